@@ -1,0 +1,1 @@
+"""One module a topic of `sparsescope` verbs; each imports only typer until a verb runs."""

@@ -1,0 +1,1 @@
+"""Tables to plotly figures; neither streamlit nor torch here."""

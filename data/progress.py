@@ -1,0 +1,19 @@
+"""How long work tells that it moves, and how it is stopped."""
+
+from typing import Protocol
+
+
+class Cancelled(Exception):
+    """Raised by a progress callback to stop the work; whatever was saved stays saved."""
+
+
+class Progress(Protocol):
+    """Called by long work with how much is done; raise `Cancelled` inside it to stop the work."""
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        """`done` of `total` units of work are finished; `note` says in a few words what is under way."""
+        ...
+
+
+def silent(done: float, total: float, note: str = "") -> None:
+    """The progress callback that tells nobody."""

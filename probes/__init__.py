@@ -1,0 +1,1 @@
+"""Measurements on language models and pure linear algebra on their matrices."""

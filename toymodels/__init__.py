@@ -1,0 +1,1 @@
+"""Toy models of superposition: synthetic features, no language model."""
