@@ -1,0 +1,81 @@
+"""The palette against the mathematics of contrast and colour blindness; the sizes against print."""
+
+from itertools import combinations
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from app.figures import theme
+
+# Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB.
+BLINDNESS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(first: str, second: str) -> float:
+    dim, bright = sorted(float(linear(c) @ [0.2126, 0.7152, 0.0722]) for c in (first, second))
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.119192, 0.9503041]]
+    )
+    x, y, z = np.cbrt(np.clip(to_xyz @ np.clip(rgb, 0, 1), 1e-6, None) / [0.95047, 1.0, 1.08883])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_series_colour_stands_out_from_its_ground(dark: bool) -> None:
+    assert min(contrast(c, theme.GROUND[dark]) for c in theme.PALETTE[dark]) >= 3
+    assert min(contrast(c[dark], theme.GROUND[dark]) for c in (theme.INK, theme.QUIET)) >= 4.5
+
+
+@pytest.mark.parametrize("blindness", sorted(BLINDNESS))
+@pytest.mark.parametrize("dark", [False, True])
+def test_conditions_stay_apart_to_a_colour_blind_eye(dark: bool, blindness: str) -> None:
+    colours = [theme.condition(c, dark=dark).colour for c in ("real", "gaussian", "random_init", "shuffled")]
+    seen = [lab(np.array(BLINDNESS[blindness]) @ linear(c)) for c in colours]
+    assert min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2)) > 10
+
+
+def test_conditions_differ_without_colour() -> None:
+    looks = [theme.condition(c) for c in ("real", "gaussian", "random_init", "shuffled")]
+    assert len({look.dash + look.symbol for look in looks}) == 4
+
+
+@pytest.mark.parametrize(("width", "inches"), [("column", 3.25), ("text", 5.5), ("wide", 6.75)])
+def test_print_sizes(width: theme.Width, inches: float) -> None:
+    figure = theme.style(go.Figure(), width=width)
+    assert figure.layout.width == pytest.approx(inches * 96, abs=0.5)
+    sizes = [figure.layout.template.layout.font.size, figure.layout.template.layout.xaxis.tickfont.size]
+    assert all(7 <= pixels * 72 / 96 <= 9 for pixels in sizes)
+
+
+def test_style_is_not_swayed_by_the_default_template() -> None:
+    import plotly.io as pio
+
+    before = pio.templates.default
+    plain = theme.style(go.Figure(go.Scatter(x=[1], y=[2])), width="text").to_json()
+    try:
+        pio.templates.default = "plotly_dark"
+        assert theme.style(go.Figure(go.Scatter(x=[1], y=[2])), width="text").to_json() == plain
+    finally:
+        pio.templates.default = before
+
+
+def test_unknown_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="poster"):
+        theme.style(go.Figure(), width="poster")  # type: ignore[arg-type]
+
+
+def test_alt_text_is_kept_with_the_figure() -> None:
+    assert theme.style(go.Figure(), alt="A line falls.").layout.meta["alt"] == "A line falls."
