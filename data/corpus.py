@@ -1,0 +1,251 @@
+"""Text as a named set of documents, each with the register it belongs to.
+
+corpus = open_corpus()                              # State of the Union after 1981, what measurements read
+corpus = open_corpus("sotu", since=1982, where={"party": "Democratic"})
+corpus = open_corpus(["sotu-modern", "python-reference"])      # two registers in one
+corpus = open_corpus("notes/")                      # .txt .md .jsonl .csv .tsv .parquet, or a folder of them
+for window in corpus.windows(tokenizer, n_tokens=20_000, begin_token_id=tokenizer.bos_token_id): ...
+"""
+
+import hashlib
+import tempfile
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame, Series
+
+from data.alignment import encoder
+from data.builtin import BUILT_IN, DEFAULT_CORPUS, read_builtin
+from data.sources import CorpusError, Document, Fields, read_dataset, read_path
+from data.tokens import TokenizedDocument, Window, assemble, shards, token_frame
+from data.wordclass import Tagger
+
+IN_MEMORY = 64_000_000
+"""Bytes of text kept in memory; a larger corpus is spooled to a temporary file, removed with the process."""
+
+
+class Corpus:
+    """A named set of documents.
+
+    `documents` has one row a document: `document, domain, characters, hash` and the metadata columns of the source
+    (`year, president, party, delivery` for `sotu`).  Iteration yields `Document`s in that order, one at a time.
+    """
+
+    def __init__(self, name: str, documents: DataFrame, texts: "_Texts", rows: Sequence[int]):
+        self.name = name
+        self.documents = documents
+        self._texts = texts
+        self._rows = rows
+
+    @classmethod
+    def of(cls, name: str, documents: Iterable[Document]) -> "Corpus":
+        """A corpus of the documents given; documents without a letter in them are left out.
+
+        Two documents of one name are told apart by a `~2` at the end of the second.
+        """
+        texts = _Texts()
+        rows: list[dict[str, Any]] = []
+        seen: dict[str, int] = {}
+        for document in documents:
+            if not document.text.strip():
+                continue
+            seen[document.name] = times = seen.get(document.name, 0) + 1
+            known = {
+                "document": document.name if times == 1 else f"{document.name}~{times}",
+                "domain": document.domain,
+                "characters": len(document.text),
+                "hash": texts.append(document.text),
+            }
+            rows.append(known | {k: v for k, v in document.metadata.items() if k not in known})
+        if not rows:
+            raise CorpusError(f"'{name}' holds no document with text in it")
+        return cls(name, DataFrame(rows), texts, range(len(rows)))
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits over names, domains and texts; it changes when any of them does."""
+        whole = hashlib.sha256()
+        for row in zip(self.documents["document"], self.documents["domain"], self.documents["hash"], strict=True):
+            whole.update("\0".join(row).encode("utf-8", "surrogatepass") + b"\n")
+        return whole.hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def __iter__(self) -> Iterator[Document]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Document:
+        """The document in row `index`."""
+        row = self.documents.iloc[index].to_dict()
+        metadata = {str(k): v for k, v in row.items() if k not in ("document", "domain", "characters", "hash")}
+        return Document(row["document"], self._texts[self._rows[index]], row["domain"], metadata)
+
+    def select(self, keep: "Series[bool]", name: str | None = None) -> "Corpus":
+        """The documents whose entry in `keep` (a mask over `documents`) is true; CorpusError if there is none."""
+        chosen = [i for i, yes in enumerate(keep.tolist()) if yes]
+        if not chosen:
+            raise CorpusError(f"no document of '{self.name}' is left by that selection")
+        documents = self.documents.iloc[chosen].reset_index(drop=True)
+        return Corpus(name or self.name, documents, self._texts, [self._rows[i] for i in chosen])
+
+    def order(self, seed: int = 0) -> list[int]:
+        """Rows in a random order that depends on `seed` and the documents' names alone.
+
+        Adding or leaving out documents does not reorder the others, on any machine or numpy version.
+        """
+        names = self.documents["document"].tolist()
+        return sorted(range(len(self)), key=lambda i: hashlib.sha256(f"{seed}:{names[i]}".encode()).digest())
+
+    def tokenize(
+        self,
+        tokenizer: Any,
+        *,
+        n_tokens: int | None = None,
+        tokens_per_document: int | None = None,
+        tagger: Tagger | None = None,
+        seed: int = 0,
+    ) -> Iterator[TokenizedDocument]:
+        """Documents as tokens, lazily, in the random order of `seed`, until `n_tokens` text tokens are given.
+
+        Whole documents, or the first `tokens_per_document` tokens of each; the last one is cut so that `n_tokens` are
+        given exactly (fewer if the corpus ends).  The first 20,000 tokens of 100,000 are the 20,000.  A document is
+        tagged whole even where it is cut, so its tags do not depend on the cut.  Begin tokens are not counted.
+        """
+        encode = encoder(tokenizer)
+        left = n_tokens
+        for index, row in enumerate(self.order(seed)):
+            if left is not None and left <= 0:
+                return
+            source = self[row]
+            words = tagger.tag([source.text])[0] if tagger is not None else None
+            ids, offsets = encode(source.text)
+            whole = assemble(source.name, index, source.domain, source.metadata, source.text, ids, offsets, words)
+            limits = [n for n in (left, tokens_per_document) if n is not None]
+            given = whole.head(min(limits)) if limits else whole
+            if left is not None:
+                left -= len(given)
+            if len(given):
+                yield given
+
+    def windows(
+        self, tokenizer: Any, *, begin_token_id: int | None, window: int = 256, **chosen: Any
+    ) -> Iterator[Window]:
+        """The windows of `tokenize(tokenizer, **chosen)`; no window crosses from one document to another.
+
+        Every window begins with `begin_token_id`, the model's document token, at position 0 (None: without one).
+        """
+        for document in self.tokenize(tokenizer, **chosen):
+            yield from document.windows(window, begin_token_id=begin_token_id)
+
+    def shards(
+        self, tokenizer: Any, *, tokens_per_shard: int = 10_000, **chosen: Any
+    ) -> Iterator[list[TokenizedDocument]]:
+        """`tokenize(tokenizer, **chosen)` in groups of whole documents of at least `tokens_per_shard` tokens."""
+        return shards(self.tokenize(tokenizer, **chosen), tokens_per_shard)
+
+    def tokens(self, tokenizer: Any, **chosen: Any) -> DataFrame:
+        """Arrow-backed frame of `tokenize(tokenizer, **chosen)`, one row a token: see `data.tokens.token_frame`."""
+        return token_frame(self.tokenize(tokenizer, **chosen))
+
+
+def open_corpus(
+    source: str | Path | Sequence[str | Path] = DEFAULT_CORPUS,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    where: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    domain: str | None = None,
+    text_column: str = "text",
+    domain_column: str = "domain",
+    encoding: str = "utf-8",
+    split: str = "train",
+) -> Corpus:
+    """Open a built-in corpus, a file, a folder or a dataset; several of them become one corpus.
+
+    `source`: `sotu-modern` (the default: State of the Union after 1981), `sotu`, `python-reference`; a .txt, .md,
+    .jsonl, .csv, .tsv or .parquet file or a folder of them; `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER` through `datasets`.
+    `since`, `until`: first and last value of the column `year`.  `where`: column -> value, or a collection of values.
+    `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
+    Raises CorpusError, with file and line, for what cannot be read.
+    """
+    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    fields = Fields(text=text_column, domain=domain_column)
+    name = "+".join(str(s) for s in sources)
+    corpus = Corpus.of(name, _read(sources, fields, encoding, split, limit, domain))
+    keep = _mask(corpus, since, until, where or {})
+    return corpus if keep is None else corpus.select(keep, name)
+
+
+def _read(
+    sources: Sequence[str | Path], fields: Fields, encoding: str, split: str, limit: int | None, domain: str | None
+) -> Iterator[Document]:
+    for source in sources:
+        for count, document in enumerate(_one(source, fields, encoding, split, limit is not None)):
+            if limit is not None and count >= limit:
+                break
+            yield document if domain is None else Document(document.name, document.text, domain, document.metadata)
+
+
+def _one(source: str | Path, fields: Fields, encoding: str, split: str, streaming: bool) -> Iterator[Document]:
+    if source in BUILT_IN:
+        return read_builtin(str(source))
+    if str(source).startswith("hf:"):
+        return read_dataset(str(source).removeprefix("hf:"), fields, split, streaming)
+    path = Path(source)
+    if not path.exists():
+        raise CorpusError(f"no corpus '{source}': neither a file nor a folder, nor one of {', '.join(BUILT_IN)}")
+    return read_path(path, fields, encoding)
+
+
+def _mask(corpus: Corpus, since: int | None, until: int | None, where: Mapping[str, Any]) -> "Series[bool] | None":
+    frame = corpus.documents
+    needed = [*(["year"] if since is not None or until is not None else []), *where]
+    for column in needed:
+        if column not in frame:
+            raise CorpusError(f"documents of '{corpus.name}' have no '{column}'; they have {', '.join(frame.columns)}")
+    if not needed:
+        return None
+    keep = Series(True, index=frame.index)
+    if since is not None:
+        keep &= frame["year"] >= since
+    if until is not None:
+        keep &= frame["year"] <= until
+    for column, value in where.items():
+        several = isinstance(value, Iterable) and not isinstance(value, str)
+        keep &= frame[column].isin(list(value) if several else [value])
+    return keep
+
+
+class _Texts:
+    """Texts by number, in memory up to `IN_MEMORY` bytes, then in a temporary file."""
+
+    def __init__(self) -> None:
+        # Open for as long as the corpus lives; the file goes with it.
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+        self._begin = array("Q", [0])
+        self._lock = threading.Lock()
+
+    def append(self, text: str) -> str:
+        """Keep a text; its hash (16 hexadecimal digits) is the answer."""
+        raw = text.encode("utf-8", "surrogatepass")
+        try:
+            self._file.seek(self._begin[-1])
+            self._file.write(raw)
+        except OSError as error:
+            place = tempfile.gettempdir()
+            raise CorpusError(
+                f"no room for the corpus in {place} ({error.strerror}); set TMPDIR or read less with limit="
+            ) from error
+        self._begin.append(self._begin[-1] + len(raw))
+        return hashlib.sha256(raw).hexdigest()[:16]
+
+    def __getitem__(self, index: int) -> str:
+        begin, end = self._begin[index], self._begin[index + 1]
+        with self._lock:
+            self._file.seek(begin)
+            return self._file.read(end - begin).decode("utf-8", "surrogatepass")
