@@ -17,8 +17,8 @@ def encoder(tokenizer: Any) -> Encode:
     """A function `text -> (token ids, offsets in characters)` without special tokens.
 
     Takes a fast tokenizer of transformers, a `tokenizers.Tokenizer`, or any object with `encode(text)` that answers
-    with `ids` and `offsets`.  Offsets that count UTF-8 bytes (as some sentencepiece wrappers do) are found out on a probe
-    sentence and turned into characters.  ValueError if the tokenizer gives no offsets.
+    with `ids` and `offsets`.  Offsets that count UTF-8 bytes (as some sentencepiece wrappers do) are found out on a
+    probe sentence and turned into characters.  ValueError if the tokenizer gives no offsets.
     """
     raw = _raw_encoder(tokenizer)
     _, probe = raw(_PROBE)

@@ -21,10 +21,14 @@ from data.alignment import encoder
 from data.builtin import BUILT_IN, DEFAULT_CORPUS, read_builtin
 from data.sources import CorpusError, Document, Fields, read_dataset, read_path
 from data.tokens import TokenizedDocument, Window, assemble, shards, token_frame
-from data.wordclass import Tagger
+from data.wordclass import Tagger, Words
 
 IN_MEMORY = 64_000_000
 """Bytes of text kept in memory; a larger corpus is spooled to a temporary file, removed with the process."""
+
+
+TAGGED_AT_ONCE = 20_000
+"""Characters a tagger is given at a time, at least."""
 
 
 class Corpus:
@@ -115,13 +119,11 @@ class Corpus:
         given exactly (fewer if the corpus ends).  The first 20,000 tokens of 100,000 are the 20,000.  A document is
         tagged whole even where it is cut, so its tags do not depend on the cut.  Begin tokens are not counted.
         """
+        if n_tokens is not None and n_tokens < 1:
+            raise CorpusError(f"n_tokens={n_tokens}; choose at least 1")
         encode = encoder(tokenizer)
         left = n_tokens
-        for index, row in enumerate(self.order(seed)):
-            if left is not None and left <= 0:
-                return
-            source = self[row]
-            words = tagger.tag([source.text])[0] if tagger is not None else None
+        for index, (source, words) in enumerate(self._tagged(self.order(seed), tagger)):
             ids, offsets = encode(source.text)
             whole = assemble(source.name, index, source.domain, source.metadata, source.text, ids, offsets, words)
             limits = [n for n in (left, tokens_per_document) if n is not None]
@@ -130,6 +132,18 @@ class Corpus:
                 left -= len(given)
             if len(given):
                 yield given
+            if left is not None and left <= 0:
+                return
+
+    def _tagged(self, rows: Sequence[int], tagger: Tagger | None) -> Iterator[tuple[Document, Words | None]]:
+        """Documents with their words; small ones go to the tagger together, which saves it most of its time."""
+        held: list[Document] = []
+        for place, row in enumerate(rows, 1):
+            held.append(self[row])
+            if tagger is None or place == len(rows) or sum(len(d.text) for d in held) >= TAGGED_AT_ONCE:
+                words = tagger.tag([d.text for d in held]) if tagger is not None else [None]
+                yield from zip(held, words, strict=True)
+                held = []
 
     def windows(
         self, tokenizer: Any, *, begin_token_id: int | None, window: int = 256, **chosen: Any
@@ -168,7 +182,8 @@ def open_corpus(
     """Open a built-in corpus, a file, a folder or a dataset; several of them become one corpus.
 
     `source`: `sotu-modern` (the default: State of the Union after 1981), `sotu`, `python-reference`; a .txt, .md,
-    .jsonl, .csv, .tsv or .parquet file or a folder of them; `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER` through `datasets`.
+    .jsonl, .csv, .tsv, .parquet or .conllu file or a folder of them; `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER` through
+    `datasets`.
     `since`, `until`: first and last value of the column `year`.  `where`: column -> value, or a collection of values.
     `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
     Raises CorpusError, with file and line, for what cannot be read.

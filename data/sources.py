@@ -180,6 +180,15 @@ def read_dataset(name: str, fields: Fields, split: str, streaming: bool) -> Iter
         yield _from_row(row, fields, f"{where}, row {number}", f"{split}:{number}")
 
 
+def read_treebank(path: Path, fields: Fields, encoding: str) -> Iterator[Document]:
+    """A .conllu treebank: one document a `# newdoc`; `data.conllu.GoldTagger` holds its tags."""
+    # Not at the top: data.conllu builds on this module.
+    from data.conllu import read_conllu
+
+    for gold in read_conllu(path):
+        yield Document(gold.name, gold.text)
+
+
 def _need(columns: list[str], fields: Fields, where: str) -> None:
     if fields.text not in columns:
         there = ", ".join(columns) or "none"
@@ -215,6 +224,7 @@ READERS: Mapping[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
+    ".conllu": read_treebank,
 }
 """Reader by file suffix."""
 
