@@ -8,10 +8,11 @@ until each stands out from its ground by a contrast of at least 3 (WCAG 2.2, 1.4
 differ in dash or symbol as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import plotly.graph_objects as go
+from pandas import DataFrame
 
 Width = Literal["column", "text", "wide", "screen"]
 
@@ -72,6 +73,20 @@ def condition(name: str, *, dark: bool = False) -> Look:
     """The look of a measurement (`real`) or of one of its controls: the same on every page and in every figure."""
     index, label = _CONDITIONS.get(name, (3 + sum(name.encode()) % 3, name.replace("_", " ")))
     return look(index, label, dark=dark)
+
+
+def conditions(column: Iterable[str]) -> list[str]:
+    """The conditions in a column, each once: the measurement first, then its controls."""
+    held = list(dict.fromkeys(column))
+    return [c for c in _CONDITIONS if c in held] + [c for c in held if c not in _CONDITIONS]
+
+
+def sample_size(table: DataFrame) -> str:
+    """`20,000 tokens in each condition`, or the number of each where they differ (columns `condition, n_tokens`)."""
+    tokens = {c: int(table.loc[table["condition"] == c, "n_tokens"].max()) for c in conditions(table["condition"])}
+    if len(set(tokens.values())) == 1:
+        return f"{next(iter(tokens.values())):,} tokens in each condition"
+    return "; ".join(f"{n:,} tokens {condition(c).label}" for c, n in tokens.items())
 
 
 def translucent(colour: str, alpha: float) -> str:
@@ -178,8 +193,9 @@ def note(figure: go.Figure, text: str, *, dark: bool = False) -> go.Figure:
     return figure
 
 
-def need(columns: Sequence[str], frame_columns: Sequence[str], table: str) -> None:
-    """ValueError naming the columns that `table` lacks."""
-    missing = [c for c in columns if c not in set(frame_columns)]
+def need(columns: Sequence[str], frame: DataFrame, table: str) -> None:
+    """ValueError naming the columns that `frame`, the table called `table`, lacks."""
+    missing = [c for c in columns if c not in frame.columns]
     if missing:
-        raise ValueError(f"table '{table}' lacks the columns {', '.join(missing)}; it has {', '.join(frame_columns)}")
+        held = ", ".join(map(str, frame.columns))
+        raise ValueError(f"table '{table}' lacks the columns {', '.join(missing)}; it has {held}")
