@@ -64,7 +64,7 @@ def spectrum(neurons: DataFrame, *, dark: bool = False, width: Width = "screen")
             annotation={"text": words, "font": {"color": theme.QUIET[dark]}},
             annotation_position="top",
         )
-    figure.update_xaxes(title="Fires on (% of tokens)", range=[0, 100])
+    figure.update_xaxes(title="Fires on (% of tokens)", range=[0, 100], dtick=25)
     figure.update_yaxes(title="Neurons (%)", rangemode="tozero")
     return theme.style(figure, dark=dark, width=width, alt=spectrum_caption(neurons))
 
@@ -121,7 +121,7 @@ def spectrum_by_layer(
             },
         )
     )
-    figure.update_xaxes(title="Fires on (% of tokens)", range=[0, 100])
+    figure.update_xaxes(title="Fires on (% of tokens)", range=[0, 100], dtick=25)
     figure.update_yaxes(title="Layer")
     return theme.style(figure, dark=dark, width=width, alt=spectrum_by_layer_caption(neurons, condition=condition))
 

@@ -20,12 +20,16 @@ from app.figures.theme import Width
 
 MEASURES = {
     "firing_frequency": "Neurons firing (% of tokens)",
-    "energy_top1": "Energy in the top 1% of neurons (%)",
-    "energy_top5": "Energy in the top 5% of neurons (%)",
-    "energy_top10": "Energy in the top 10% of neurons (%)",
-    "energy_top20": "Energy in the top 20% of neurons (%)",
+    "energy_top1": "Energy in the top 1% (%)",
+    "energy_top5": "Energy in the top 5% (%)",
+    "energy_top10": "Energy in the top 10% (%)",
+    "energy_top20": "Energy in the top 20% (%)",
 }
 """Axis titles of the measures in `layers`."""
+
+_WORDS = {"firing_frequency": "Share of tokens on which a neuron fires"} | {
+    f"energy_top{k}": f"Share of activation energy in the top {k}% of neurons of each token" for k in (1, 5, 10, 20)
+}
 
 
 def measures(layers: DataFrame) -> list[str]:
@@ -90,7 +94,7 @@ def by_layer_caption(layers: DataFrame, measure: str = "firing_frequency", *, si
     rows = select_layers(layers, measure, sinks=sinks)
     means = rows.groupby("condition")["value"].mean()
     parts = [f"{theme.condition(c).label} {means[c]:.1%}" for c in theme.conditions(rows["condition"])]
-    what = MEASURES.get(measure, measure.replace("_", " ")).removesuffix(" (%)")
+    what = _WORDS.get(measure, measure.replace("_", " "))
     return (
         f"{what}, by layer; mean over {rows['layer'].nunique()} layers: {', '.join(parts)}. "
         f"Bands: 95% bootstrap intervals over documents. {theme.sample_size(rows)}, "

@@ -36,7 +36,7 @@ PALETTE = {
 }
 """Series colours on a light and on a dark ground, in order of use."""
 
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+DASHES = ("solid", "dash", "dot", "dashdot", "10px,2px", "longdashdot", "longdash", "2px,5px")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star", "triangle-down")
 
 SEQUENTIAL = "cividis"
@@ -166,12 +166,13 @@ def template(*, dark: bool = False, points: float = 8.0, screen: bool = False) -
                 "font": {"size": tick},
                 "orientation": "h",
                 "title": {"font": {"size": tick}},
+                "tracegroupgap": 0,
                 "x": 0,
                 "xanchor": "left",
                 "y": 1.02,
                 "yanchor": "bottom",
             },
-            "margin": {"l": edge, "r": edge, "t": edge, "b": edge, "pad": 0},
+            "margin": {"l": edge, "r": edge + 8, "t": edge, "b": edge, "pad": 0},
             "paper_bgcolor": "rgba(0,0,0,0)" if screen else ground,
             "plot_bgcolor": "rgba(0,0,0,0)" if screen else ground,
             "scene": {"xaxis": scene_axis, "yaxis": scene_axis, "zaxis": scene_axis},
