@@ -17,3 +17,12 @@ class Progress(Protocol):
 
 def silent(done: float, total: float, note: str = "") -> None:
     """The progress callback that tells nobody."""
+
+
+def within(progress: Progress, before: float, jobs: float) -> Progress:
+    """The callback for one job of `jobs`, when `before` of them are finished: its own done/total becomes a fraction."""
+
+    def relay(done: float, total: float, note: str = "") -> None:
+        progress(before + done / total, jobs, note)
+
+    return relay

@@ -19,6 +19,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from data import Progress, Tables, silent
+from data.progress import within
 from toymodels.process_law import Episodes, bayes, draw_episodes, draw_law, fvu, generator
 from toymodels.process_networks import (
     ARCHITECTURES,
@@ -118,7 +119,7 @@ def run(
             rows += [_row(name, size, s, v, informed, False) for s, v in zip(seeds, score.tolist(), strict=True)]
     jobs = [(a, c) for a in architectures for c in (sizes if sees_context(a) else sizes[:1])]
     for done, (architecture, size) in enumerate(jobs):
-        relay = _within(progress, done, len(jobs))
+        relay = within(progress, done, len(jobs))
         networks = fit(architecture, config, n_context=size, seeds=seeds, progress=relay)
         prediction, load = predict(networks, test.first(size), scale)
         scores = fvu(prediction, test.f).tolist()
@@ -141,13 +142,6 @@ def run(
 def _standardised(episodes: Episodes, scale: Tensor) -> Episodes:
     e = episodes
     return Episodes(e.context_x, e.context_y / scale, e.x, e.f / scale, e.y / scale)
-
-
-def _within(progress: Progress, before: int, jobs: int) -> Progress:
-    def relay(done: float, total: float, note: str = "") -> None:
-        progress(before + done / total, jobs, note)
-
-    return relay
 
 
 def _row(name: str, size: int, seed: int, value: float, context: bool, experts: bool) -> dict[str, object]:

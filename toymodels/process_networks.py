@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from data import Config
+from toymodels.dispatch import gather, scatter
 from toymodels.process_law import Episodes, LawConfig, generator
 
 Architecture = Literal["dense", "moe", "cnp", "context_routed", "cnp_moe"]
@@ -143,20 +144,9 @@ class Networks(nn.Module):
 def dispatch(
     experts: nn.ModuleList, rows: Float[Tensor, "seed row d"], chosen: Int[Tensor, "seed row k"], n_experts: int
 ) -> Float[Tensor, "seed row k"]:
-    """Output of each chosen expert: rows sorted by expert, padded to the busiest, nothing dropped, nothing wasted."""
-    n_seeds, n_rows, k = chosen.shape
-    group = (chosen + n_experts * torch.arange(n_seeds)[:, None, None]).flatten()
-    order = group.argsort(stable=True)
-    counts = torch.bincount(group, minlength=n_seeds * n_experts)
-    capacity = int(counts.max())
-    starts = counts.cumsum(0) - counts
-    place = group[order] * capacity + torch.arange(len(group)) - starts[group[order]]
-    source = torch.zeros(n_seeds * n_experts * capacity, dtype=torch.long)
-    source[place] = order // k
-    padded = rows.flatten(0, 1).index_select(0, source).view(n_seeds * n_experts, capacity, -1)
-    back = torch.empty_like(place)
-    back[order] = place
-    return _mlp(experts, padded).flatten().index_select(0, back).view(n_seeds, n_rows, k)
+    """Output of each chosen expert for each row."""
+    gathered, back = gather(rows, chosen, n_experts)
+    return scatter(_mlp(experts, gathered), back, chosen.shape)[..., 0]
 
 
 class _Linear(nn.Module):

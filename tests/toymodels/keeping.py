@@ -17,3 +17,8 @@ def keep(name: str, config: Config, seed: int, results: Mapping[str, Any]) -> No
     value = {"settings": settings, "provenance": provenance(seed=seed, settings=settings), "results": results}
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(value, indent=1, default=float) + "\n")
+
+
+def tell(done: float, total: float, note: str = "") -> None:
+    """Progress for a person who watches a long reproduction with `pytest -s`."""
+    print(f"{done:.2f}/{total} {note}", flush=True)

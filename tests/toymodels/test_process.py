@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.toymodels.keeping import keep
+from tests.toymodels.keeping import keep, tell
 from toymodels.process import fit, predict, run
 from toymodels.process_law import Episodes, LawConfig, bayes, cells, draw_episodes, draw_law, fvu, generator
 from toymodels.process_networks import (
@@ -152,7 +152,7 @@ def test_predictions_do_not_depend_on_the_chunk() -> None:
 @pytest.mark.reproduction
 def test_two_by_two_at_equal_compute() -> None:
     config = ProcessConfig()
-    tables = run(config, progress=lambda done, total, note="": print(f"{done:.2f}/{total} {note}", flush=True))
+    tables = run(config, progress=tell)
     summary, runs = tables["summary"], tables["runs"]
     keep(
         "process",
