@@ -8,48 +8,34 @@ A run is a folder `ROOT/NAME/` that holds
     TABLE.parquet      tidy frames, zstd
     NAME.safetensors   tensors (float32 or integers; bfloat16 has no numpy type and is refused)
 
-Every file is written to a temporary neighbour and renamed, so that a reader sees the old file or the new one.
+Every file is written to a temporary neighbour and renamed, so that a reader sees the old file or the new one.  Frames
+and tensors have their SHA-256 in a hidden neighbour, so that a flipped bit is told and not measured.  Work that writes
+holds `with run.writing():`, which no two processes can.
 """
 
 import contextlib
 import json
 import os
-import platform
 import re
+import secrets
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
 from data.config import Config, digest
+from data.files import RunError, only_writer, reading, replacing, sweep
+from data.provenance import provenance
 from data.tables import Tables
 
-T = TypeVar("T")
+__all__ = ["Run", "RunError", "check_name", "compare", "create", "list_runs", "open_run", "provenance", "root"]
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
-_VERSIONED = (
-    "sparsescope",
-    "torch",
-    "transformers",
-    "transformer-lens",
-    "sae-lens",
-    "numpy",
-    "pandas",
-    "spacy",
-)
-
-
-class RunError(ValueError):
-    """A run that cannot be read or written; the message is one sentence for a person."""
 
 
 def root() -> Path:
@@ -57,9 +43,13 @@ def root() -> Path:
     return Path(os.environ.get("SPARSESCOPE_RUNS", "runs"))
 
 
+def _plain(name: str) -> bool:
+    return bool(_NAME.match(name)) and ".." not in name
+
+
 def check_name(name: str) -> str:
     """`name` if it is a plain file name, else RunError: no separators, no leading dot, at most 128 characters."""
-    if not _NAME.match(name) or ".." in name:
+    if not _plain(name):
         raise RunError(f"'{name}' is not a run name; use letters, digits, '.', '_' and '-' (at most 128)")
     return name
 
@@ -73,7 +63,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.name
+        return self.path.name or self.path.resolve().name
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -113,16 +103,20 @@ class Run:
 
     def table(self, name: str, columns: list[str] | None = None) -> DataFrame:
         """The frame called `name`; RunError says which file is missing or damaged."""
-        return _reading(self.path / f"{check_name(name)}.parquet", lambda p: pd.read_parquet(p, columns=columns))
+        return reading(self.path / f"{check_name(name)}.parquet", lambda p: pd.read_parquet(p, columns=columns))
 
     def tables(self) -> Tables:
         """All frames of the run."""
         return Tables({name: self.table(name) for name in self.table_names()})
 
     def save_table(self, name: str, frame: DataFrame) -> None:
-        """Write a frame as zstd parquet."""
-        with _replacing(self.path / f"{check_name(name)}.parquet") as temporary:
-            frame.to_parquet(temporary, compression="zstd", index=False)
+        """Write a frame as zstd parquet, without its index; RunError if a column has no parquet type."""
+        path = self.path / f"{check_name(name)}.parquet"
+        with replacing(path, sealed=True) as temporary:
+            try:
+                frame.to_parquet(temporary, compression="zstd", index=False)
+            except (ValueError, TypeError, NotImplementedError) as error:
+                raise RunError(f"table '{name}' cannot be written to {path} ({_first_line(error)})") from error
 
     def save_tables(self, tables: Mapping[str, DataFrame]) -> None:
         """Write several frames."""
@@ -133,26 +127,51 @@ class Run:
         """Arrays by key from NAME.safetensors."""
         from safetensors.numpy import load_file
 
-        return _reading(self.path / f"{check_name(name)}.safetensors", load_file)
+        return reading(self.path / f"{check_name(name)}.safetensors", load_file)
 
     def save_tensors(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write arrays as NAME.safetensors."""
+        """Write arrays as NAME.safetensors; RunError for a type it lacks (object, complex, bfloat16)."""
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        with _replacing(self.path / f"{check_name(name)}.safetensors") as temporary:
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary)
+        path = self.path / f"{check_name(name)}.safetensors"
+        plain = {key: np.asarray(value) for key, value in arrays.items()}
+        for key, value in plain.items():
+            if value.dtype.kind not in "fiub":
+                raise RunError(f"array '{key}' of {path.name} is {value.dtype}; give float32, integers or bool")
+        with replacing(path, sealed=True) as temporary:
+            try:
+                save_file({key: np.ascontiguousarray(value) for key, value in plain.items()}, temporary)
+            except SafetensorError as error:  # how it tells of a full disk
+                raise RunError(f"cannot write {path}: {_first_line(error)}") from error
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator["Run"]:
+        """Be the only writer during the block; RunError naming the other process if there is one."""
+        with only_writer(self.path):
+            sweep(self.path)
+            yield self
 
     def delete(self) -> None:
-        """Remove the folder and all in it."""
-        if self.path.is_symlink() or not (self.path / "settings.json").exists():
+        """Remove the folder and all in it; RunError if it is a link, no run folder, or being written."""
+        if self.path.is_symlink():
+            raise RunError(f"{self.path} is a link, not a run folder; nothing was deleted")
+        if not (self.path / "settings.json").exists():
             raise RunError(f"{self.path} is not a run folder (no settings.json); nothing was deleted")
-        shutil.rmtree(self.path)
+        with only_writer(self.path):
+            # Renamed first: if removing stops half way, no half run is listed.
+            doomed = self.path.with_name(f".{self.name}.{secrets.token_hex(4)}.deleted")
+            try:
+                os.rename(self.path, doomed)
+                shutil.rmtree(doomed)
+            except OSError as error:
+                raise RunError(f"cannot delete {self.path}: {error.strerror or error}") from error
 
     def _json(self, name: str) -> dict[str, Any]:
-        return _reading(self.path / name, lambda p: json.loads(p.read_text(encoding="utf-8")))
+        return reading(self.path / name, _object)
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        with _replacing(self.path / name) as temporary:
+        with replacing(self.path / name) as temporary:
             temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
 
 
@@ -167,18 +186,25 @@ def create(
 ) -> Run:
     """Make a run folder, or reopen the one of this name if its settings are the same (that is how work resumes).
 
-    `hashes` holds model and corpus hashes by name.  RunError if the folder holds other settings.
+    `hashes` holds model and corpus hashes by name.  RunError if the folder holds other settings, was begun with another
+    model or corpus, or is a link.
     """
     path = (root_folder or root()) / check_name(name)
     asked = settings.model_dump(mode="json") if isinstance(settings, Config) else dict(settings)
     asked = json.loads(json.dumps({"kind": kind, **asked}, default=str))
     run = Run(path)
+    if path.is_symlink():
+        raise RunError(f"{path} is a link; choose another name")
     if (path / "settings.json").exists():
         if digest(run.settings) != digest(asked):
             differing = sorted(k for k in asked | run.settings if asked.get(k) != run.settings.get(k))
             raise RunError(
                 f"run '{name}' exists with other settings ({', '.join(differing)}); choose another name or delete it"
             )
+        begun: dict[str, str] = run.provenance.get("hashes", {})
+        for what, value in (hashes or {}).items():
+            if begun.get(what, value) != value:
+                raise RunError(f"run '{name}' was begun with another {what}; choose another name or delete it")
         return run
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -190,19 +216,25 @@ def create(
 
 
 def open_run(name_or_path: str | Path, root_folder: Path | None = None) -> Run:
-    """The run of this name under the root folder, or at this path."""
+    """The run of this name under the root folder, else the run folder at this path; RunError if there is neither."""
     path = Path(name_or_path)
-    if not (path / "settings.json").exists():
+    if _plain(str(name_or_path)) and _is_run((root_folder or root()) / path):
+        return Run((root_folder or root()) / path)
+    if not _is_run(path):
         path = (root_folder or root()) / check_name(str(name_or_path))
-    if not (path / "settings.json").exists():
         raise RunError(f"no run '{name_or_path}' (no {path / 'settings.json'}); `sparsescope runs` lists the runs")
     return Run(path)
 
 
 def list_runs(root_folder: Path | None = None) -> list[Run]:
     """All runs below the root folder, newest first."""
-    found = [Run(p.parent) for p in (root_folder or root()).glob("*/settings.json")]
-    return sorted(found, key=lambda run: (run.path / "settings.json").stat().st_mtime, reverse=True)
+    found = []
+    for path in (root_folder or root()).glob("*/settings.json"):
+        # A run may be deleted while we look; hidden folders are runs half deleted.
+        with contextlib.suppress(FileNotFoundError):
+            if _plain(path.parent.name):
+                found.append((path.stat().st_mtime, path.parent))
+    return [Run(path) for _, path in sorted(found, reverse=True)]
 
 
 def compare(first: Run, second: Run) -> DataFrame:
@@ -212,41 +244,19 @@ def compare(first: Run, second: Run) -> DataFrame:
     return DataFrame(rows, columns=["setting", "first", "second"]).astype(str)
 
 
-def provenance(
-    *, seed: int | None, settings: Mapping[str, Any], hashes: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """All that is needed to make the run again: versions, seed, commit, settings digest, hashes, machine, time."""
-    return {
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings_digest": digest(settings),
-        "seed": seed,
-        "commit": _commit(),
-        "hashes": dict(hashes or {}),
-        "versions": {name: v for name in _VERSIONED if (v := _version(name))},
-        "python": sys.version.split()[0],
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
+def _is_run(path: Path) -> bool:
+    return (path / "settings.json").exists()
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def _object(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}, not an object")
+    return value
 
 
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-        return found.stdout.strip() or None
-    return None
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -254,29 +264,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         out |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
     return out
-
-
-def _reading(path: Path, read: Callable[[Path], T]) -> T:
-    if not path.exists():
-        raise RunError(f"{path.name} is missing from run '{path.parent.name}'")
-    try:
-        return read(path)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RunError(f"{path} cannot be read ({reason}); delete that file or the run and measure again") from error
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends well."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error

@@ -67,8 +67,8 @@ class SpacyTagger:
     """A spaCy pipeline; universal tags, fine tags and sentences come from its tagger, parser and attribute ruler.
 
     `model` is an installed pipeline package; None takes `en_core_web_sm`, else its re-upload on PyPI.  Loaded at the
-    first text.  The parser stays on: without it 1.7% of the words of English speeches get another universal tag, VERB for
-    AUX above all, for 1.5x the speed.  Raises ValueError if the pipeline is not installed.
+    first text.  The parser stays on: without it 1.7% of the words of English speeches get another universal tag, VERB
+    for AUX above all, for 1.5x the speed.  Raises ValueError if the pipeline is not installed.
     """
 
     def __init__(self, model: str | None = None):
