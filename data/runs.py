@@ -141,7 +141,7 @@ class Run:
                 raise RunError(f"array '{key}' of {path.name} is {value.dtype}; give float32, integers or bool")
         with replacing(path, sealed=True) as temporary:
             try:
-                save_file({key: np.ascontiguousarray(value) for key, value in plain.items()}, temporary)
+                save_file({key: np.asarray(value, order="C") for key, value in plain.items()}, temporary)
             except SafetensorError as error:  # how it tells of a full disk
                 raise RunError(f"cannot write {path}: {_first_line(error)}") from error
 
