@@ -123,6 +123,10 @@ class Run:
         for name, frame in tables.items():
             self.save_table(name, frame)
 
+    def tensor_names(self) -> list[str]:
+        """Names of the tensor files in the folder."""
+        return sorted(p.stem for p in self.path.glob("*.safetensors"))
+
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         """Arrays by key from NAME.safetensors."""
         from safetensors.numpy import load_file

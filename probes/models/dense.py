@@ -57,6 +57,10 @@ class DenseModel(LanguageModel):
         """The layer's feed-forward block as a function of its input (batch, position, d_model)."""
         return self.bridge.blocks[layer].mlp
 
+    def feed_forward_parameters(self, layer: int) -> Iterable[Tensor]:
+        """The parameters of the layer's feed-forward block."""
+        return self.bridge.blocks[layer].mlp.parameters()
+
     def plain_weights(self) -> dict[str, Tensor]:
         """Parameters under transformers' own names."""
         return dict(self._plain_weights)

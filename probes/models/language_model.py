@@ -67,6 +67,10 @@ class LanguageModel(ABC):
         """The layer's feed-forward block as a function of its input (batch, position, d_model)."""
 
     @abstractmethod
+    def feed_forward_parameters(self, layer: int) -> Iterable[Tensor]:
+        """The parameters of the layer's feed-forward block."""
+
+    @abstractmethod
     def plain_weights(self) -> dict[str, Tensor]:
         """Parameters under transformers' own names."""
 
@@ -177,9 +181,8 @@ class LanguageModel(ABC):
 
         hooks = [(layer, site, keep(site)) for layer in wanted for site in names if site != "block_output"]
         hooks += [(layer, "block_output", finish(layer)) for layer in wanted]
-        with torch.no_grad(), self.hooked(hooks):
-            with suppress(_Enough):
-                self.hf.base_model(input_ids=ids.to(self.device), use_cache=False)
+        with torch.no_grad(), self.hooked(hooks), suppress(_Enough):
+            self.hf.base_model(input_ids=ids.to(self.device), use_cache=False)
 
     @contextmanager
     def edited(self, edits: Mapping[tuple[int, str], Callable[[Tensor], Tensor]]) -> Iterator[None]:

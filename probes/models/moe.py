@@ -49,7 +49,7 @@ class RoutedModel(LanguageModel):
             return Block("dense", d_mlp=_projection(mlp, "down").in_features, gated=True, activation=activation)
         down = experts.down_proj
         width = next(size for size in down.shape[1:] if size != self.d_model or down.shape[1] == down.shape[2])
-        k = int(getattr(self.config, "num_experts_per_tok", None) or getattr(self.config, "moe_topk", 1))
+        k: int = getattr(self.config, "num_experts_per_tok", None) or getattr(self.config, "moe_topk", None) or 1
         return Block("moe", d_mlp=width, gated=True, activation=activation, n_experts=down.shape[0], k=k)
 
     @contextmanager
@@ -112,6 +112,10 @@ class RoutedModel(LanguageModel):
         """The layer's feed-forward block as a function of its input (batch, position, d_model)."""
         mlp = _feed_forward_of(self.layers[layer])
         return lambda states: _first(mlp(states))
+
+    def feed_forward_parameters(self, layer: int) -> Iterable[Tensor]:
+        """The parameters of the layer's feed-forward block, router and experts included."""
+        return _feed_forward_of(self.layers[layer]).parameters()
 
     def plain_weights(self) -> dict[str, Tensor]:
         """Parameters under transformers' own names."""

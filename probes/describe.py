@@ -1,0 +1,59 @@
+"""How concentrated one token's neuron activations are: seven scale-free measures."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SHARES = {"energy_top1": 0.01, "energy_top5": 0.05, "energy_top10": 0.10, "energy_top20": 0.20}
+"""Energy measure -> share of the neurons whose energy is counted."""
+MEASURES = (*SHARES, "hoyer", "gini", "kurtosis", "participation_ratio")
+
+
+def token_measures(z: Float[Tensor, "n_tokens d_mlp"]) -> Float[Tensor, "n_tokens n_measures"]:
+    """The measures of each token, in the order of MEASURES; a token of zeros gives NaN.
+
+    With e the squared activations in falling order and d = d_mlp:
+
+        energy_topS          sum of the first round(S d) of e / sum of e
+        hoyer                (sqrt d - |z|_1 / |z|_2) / (sqrt d - 1): 0 if all are equal, 1 if one is active
+        gini                 of |z|: 0 if all are equal, 1 - 1/d if one is active
+        kurtosis             mean (z - mean z)^4 / (mean (z - mean z)^2)^2: 3 for a Gaussian
+        participation_ratio  (sum e)^2 / (d sum e^2): 1 if all are equal, 1/d if one is active
+
+    A vector of independent Gaussians has energy_top10 .4393, hoyer .2021, gini .4142, participation_ratio 1/3.
+    Sources: Hoyer 2004; Hurley and Rickard 2009 (Gini).
+    """
+    z = z.float()
+    d = z.shape[1]
+    size = z.abs().sort(dim=1, descending=True).values
+    energy = size.square()
+    total = energy.sum(dim=1)
+    running = energy.cumsum(dim=1)
+    tops = [running[:, max(round(share * d), 1) - 1] / total for share in SHARES.values()]
+    l1 = size.sum(dim=1)
+    hoyer = (d**0.5 - l1 / total.sqrt()) / (d**0.5 - 1) if d > 1 else torch.full_like(l1, torch.nan)
+    rank = torch.arange(1, d + 1, device=z.device, dtype=z.dtype)
+    gini = (d + 1 - 2 * (size * rank).sum(dim=1) / l1) / d
+    centred = z - z.mean(dim=1, keepdim=True)
+    variance = centred.square().mean(dim=1)
+    kurtosis = centred.square().square().mean(dim=1) / variance.square()
+    participation = total.square() / (d * energy.square().sum(dim=1))
+    return torch.stack([*tops, hoyer, gini.abs(), kurtosis, participation], dim=1)
+
+
+def describe(z: Float[Tensor, "n_tokens d_mlp"]) -> dict[str, float]:
+    """Mean over tokens of every measure of `token_measures`, tokens of zeros left out.
+
+    Raises ValueError for input that is not (tokens, d_mlp), is empty, or holds NaN or infinities.
+    """
+    z = torch.as_tensor(z)
+    if z.ndim != 2 or 0 in z.shape:
+        raise ValueError(f"activations have shape {tuple(z.shape)}; give (tokens, d_mlp), neither of them 0")
+    if not bool(torch.isfinite(z).all()):
+        token = int((~torch.isfinite(z)).any(dim=1).nonzero()[0, 0])
+        raise ValueError(f"activations of token {token} hold NaN or infinity; leave such tokens out")
+    active = z[z.abs().sum(dim=1) > 0]
+    if not len(active):
+        raise ValueError("every token's activations are all zero; there is nothing to describe")
+    means = token_measures(active).double().mean(dim=0)
+    return dict(zip(MEASURES, means.tolist(), strict=True))

@@ -1,0 +1,161 @@
+"""Lazy neurons: how few feed-forward neurons a language model uses at a time, always beside its controls."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from data.corpus import Corpus
+from data.progress import Progress, silent
+from data.runs import Run
+from data.tables import Tables
+from probes import controls as controlled
+from probes import stream
+from probes.describe import MEASURES, SHARES, describe, token_measures
+from probes.firing import Concentration, Firing, InputMoments, SinkCount
+from probes.models import LanguageModel
+from probes.sinks import KEPT
+from probes.stream import N_BLOCKS, Observation, StreamConfig, TokenBatch
+
+Control = Literal["gaussian", "random_init", "shuffled"]
+CONTROLS: tuple[Control, ...] = ("gaussian", "random_init", "shuffled")
+GAUSSIAN_SAMPLES = 2_048
+
+__all__ = ["CONTROLS", "MEASURES", "SHARES", "describe", "measure", "token_measures"]
+
+
+def measure(
+    model: LanguageModel,
+    corpus: Corpus,
+    n_tokens: int = 20_000,
+    *,
+    controls: Sequence[Control] = CONTROLS,
+    config: StreamConfig | None = None,
+    run: Run | None = None,
+    progress: Progress = silent,
+) -> Tables:
+    """Firing frequency and concentration of every layer's neurons, on real text and under each control.
+
+    Controls: `gaussian` (inputs drawn with the mean and covariance of each layer's real FFN inputs), `random_init`
+    (the same architecture as initialised, on the same text) and `shuffled` (FFN weights in random order, same text).
+
+    Tables
+        layers   layer, condition, sinks (`without` / `with` attention sinks and the first positions), measure
+                 (`firing_frequency` and MEASURES), value, low, high (95%, documents resampled), n_tokens, n_blocks
+        neurons  layer, neuron, condition, frequency (share of tokens on which it fires), n_tokens
+        sinks    layer, condition, n_tokens, n_sinks, energy_share, n_first, energy_share_first
+
+    With `run`, tables are saved after every shard and a stopped measurement resumes at its last whole shard.
+    Raises ValueError for an unknown control, or a model without dense blocks or without a tokenizer.
+    """
+    _check(model, controls)
+    config = (config or StreamConfig()).model_copy(update={"n_tokens": n_tokens})
+    found: dict[str, Tables] = {}
+    steps = ["real", *controls]
+
+    def told(step: str) -> Progress:
+        begun = steps.index(step) * n_tokens
+        return lambda done, total, note="": progress(begun + n_tokens * done / total, n_tokens * len(steps), note)
+
+    def keep(condition: str, tables: Tables) -> Tables:
+        found[condition] = tables
+        together = _together(found)
+        if run is not None:
+            run.save_tables(together)
+        return together
+
+    inputs = InputMoments(model) if "gaussian" in controls else None
+    _pass(model, corpus, config, inputs, run, "real", told("real"), keep)
+    for control in controls:
+        if control == "gaussian" and inputs is not None:
+            keep(control, _gaussian(model, inputs, config.seed, told(control)))
+        else:
+            made = controlled.random_init if control == "random_init" else controlled.shuffled
+            _pass(made(model, config.seed), corpus, config, None, run, control, told(control), keep)
+    return _together(found)
+
+
+def _check(model: LanguageModel, controls: Sequence[str]) -> None:
+    for control in controls:
+        if control not in CONTROLS:
+            raise ValueError(f"'{control}' is not a control; choose among {', '.join(CONTROLS)}")
+    if all(block.kind != "dense" for block in model.blocks):
+        raise ValueError(f"{model.title} has no dense feed-forward block; its neurons are its experts'")
+
+
+def _pass(
+    model: LanguageModel,
+    corpus: Corpus,
+    config: StreamConfig,
+    inputs: InputMoments | None,
+    run: Run | None,
+    condition: str,
+    progress: Progress,
+    keep: Callable[[str, Tables], Tables],
+) -> None:
+    parts = {"firing": Firing(model), "concentration": Concentration(model), "sinks": SinkCount(model)}
+    everything = parts | ({"inputs": inputs} if inputs is not None else {})
+
+    def tables() -> Tables:
+        firing = parts["firing"].tables()
+        layers = pd.concat([firing.layers, parts["concentration"].tables().layers], ignore_index=True)
+        return Tables(layers=layers, neurons=firing.neurons, sinks=parts["sinks"].tables().sinks)
+
+    stream.run(
+        model,
+        corpus,
+        everything,
+        config,
+        saved_in=run,
+        stage=condition,
+        progress=progress,
+        after_shard=lambda passed: keep(condition, tables()),
+    )
+    keep(condition, tables())
+
+
+def _gaussian(model: LanguageModel, inputs: InputMoments, seed: int, progress: Progress) -> Tables:
+    """The same measures where each layer's FFN is fed Gaussian noise with its real inputs' mean and covariance."""
+    firing, concentration = Firing(model), Concentration(model, stride=1)
+    generator = torch.Generator().manual_seed(seed)
+    position = torch.full((GAUSSIAN_SAMPLES,), 4)
+    tokens = TokenBatch(
+        ids=position[None], present=None, windows=(), position=position, block=torch.arange(GAUSSIAN_SAMPLES) % N_BLOCKS
+    )
+    for layer in range(model.n_layers):
+        mean, covariance, count = inputs.moments(layer)
+        if count:
+            x = controlled.gaussian_like(mean, covariance, GAUSSIAN_SAMPLES, generator)
+            seen = _through_block(model, layer, x.to(model.device, model.dtype), tokens)
+            firing.update(seen)
+            concentration.update(seen)
+        progress(layer + 1, model.n_layers, "Gaussian control")
+    fired = firing.tables()
+    layers = pd.concat([fired.layers, concentration.tables().layers], ignore_index=True)
+    return Tables(layers=layers, neurons=fired.neurons)
+
+
+def _through_block(model: LanguageModel, layer: int, x: Tensor, tokens: TokenBatch) -> Observation:
+    seen: dict[str, Tensor] = {}
+
+    def keep(site: str) -> Callable[[Tensor], None]:
+        return lambda tensor: seen.__setitem__(site, tensor[0])
+
+    with torch.no_grad(), model.hooked([(layer, site, keep(site)) for site in ("gate", "neurons")]):
+        output = model.feed_forward(layer)(x[None])[0]
+    group = torch.full((len(x),), KEPT, device=output.device)
+    return Observation(layer, seen, group, output.float().square().sum(dim=1), tokens)
+
+
+def _together(found: dict[str, Tables]) -> Tables:
+    names = dict.fromkeys(name for tables in found.values() for name in tables)
+    return Tables(
+        {
+            name: pd.concat(
+                [t[name].assign(condition=condition) for condition, t in found.items() if name in t], ignore_index=True
+            )
+            for name in names
+        }
+    )

@@ -1,0 +1,262 @@
+"""One pass over a corpus: batches of windows through the model, one layer at a time to mergeable accumulators.
+
+    text -> shards of whole documents -> windows -> batches -> model.observe -> accumulators -> tables
+
+Memory does not grow with the number of tokens: an accumulator keeps sums, counts and histograms.  After every shard
+the accumulators' state is written to the run folder, so a killed pass resumes at its last whole shard and, because
+shards and batches are cut the same way every time and sums are kept in float64, ends with the same tables bit for
+bit.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data.config import Config
+from data.corpus import Corpus
+from data.progress import Progress, silent
+from data.runs import Run
+from data.tables import Tables
+from data.tokens import TokenizedDocument, Window
+from probes.models import LanguageModel
+from probes.sinks import FIRST, KEPT, SINK, find_sinks
+
+N_BLOCKS = 64
+"""Documents fall into this many blocks, the units that are resampled for intervals (with fewer documents: one each)."""
+
+
+class StreamConfig(Config):
+    """What text is read, and in which pieces."""
+
+    n_tokens: int = 20_000
+    """Text tokens to read; begin tokens are not counted."""
+    tokens_per_document: int | None = None
+    """Tokens taken from the start of each document; None: so few that the tokens come from as many documents as the
+    corpus has, but at least 1,024."""
+    window: int = 256
+    """Positions a window holds; each begins with the model's document token."""
+    batch_tokens: int = 2_048
+    """Tokens that go through the model together."""
+    shard_tokens: int = 8_192
+    """Tokens after which, at the end of the document, the state is saved."""
+    first_positions: int = 4
+    """Positions at the start of a window that are told apart (attention sinks live there)."""
+    sink_ratio: float = 100.0
+    """A token whose FFN output energy exceeds this many times the median of its batch is an attention sink."""
+    seed: int = 0
+    """Order of the documents."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The tokens of a batch, padding left out; arrays and tensors have one entry a token."""
+
+    ids: Int[Tensor, "n_windows n_positions"]
+    """What the model is given; short windows are filled with token 0 on the right, which no earlier token sees."""
+    present: Int[Tensor, " n_tokens"] | None
+    """Places of the tokens in the flattened ids; None when there is no padding."""
+    windows: tuple[Window, ...]
+    """Text, word classes, domains and document of each window."""
+    position: Int[Tensor, " n_tokens"]
+    """Position in the window, from 0 (the document token)."""
+    block: Int[Tensor, " n_tokens"]
+    """Resampling block of the token's document, 0 to N_BLOCKS - 1."""
+
+    def flat(self, tensor: Tensor) -> Tensor:
+        """One row a token from a site's tensor (batch, position, ...)."""
+        rows = tensor.flatten(0, 1)
+        return rows if self.present is None else rows[self.present.to(rows.device)]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One layer's sites for one batch, padding left out."""
+
+    layer: int
+    sites: Mapping[str, Tensor]
+    """Site -> (tokens, width)."""
+    group: Int[Tensor, " n_tokens"]
+    """KEPT, SINK (an attention sink past the first positions) or FIRST (among the first positions)."""
+    energy: Float[Tensor, " n_tokens"]
+    """Squared norm of the FFN output."""
+    tokens: TokenBatch
+
+
+class Accumulator(Protocol):
+    """Sums over tokens that can be merged, saved and turned into tables."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites it looks at."""
+        ...
+
+    def update(self, seen: Observation) -> None:
+        """Take in one layer of one batch."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Add what another one of the same shape has seen."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All it knows, as arrays."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Become the one that gave `state`."""
+        ...
+
+    def tables(self) -> Tables:
+        """What it found."""
+        ...
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How much a pass has read."""
+
+    n_tokens: int
+    n_documents: int
+    shards: int
+
+
+def run(
+    model: LanguageModel,
+    corpus: Corpus,
+    accumulators: Mapping[str, Accumulator],
+    config: StreamConfig,
+    *,
+    layers: Iterable[int] | None = None,
+    tagger: Any = None,
+    saved_in: Run | None = None,
+    stage: str = "stream",
+    progress: Progress = silent,
+    after_shard: Callable[[Passed], None] | None = None,
+) -> Passed:
+    """Show every token of the corpus' selection to every accumulator, layer by layer.
+
+    With `saved_in`, state is written as STAGE.safetensors after each shard and taken up from there; `after_shard` is
+    called then, with tables ready to be drawn.  A progress callback that raises stops the pass between two batches.
+    """
+    if model.tokenizer is None:
+        raise ValueError(f"{model.title} came without a tokenizer, so text cannot be fed to it; pass tokenizer=")
+    sites = tuple(dict.fromkeys(("ffn_output", *(s for a in accumulators.values() for s in a.sites))))
+    passed = _restore(accumulators, saved_in, stage)
+    started, before = time.monotonic(), passed.n_tokens
+    for number, shard in enumerate(_shards(model, corpus, config, tagger)):
+        if number < passed.shards:
+            continue
+        done = passed.n_tokens
+        for batch in batches(shard, model, config):
+            done += sum(len(w) - 1 for w in batch.windows)
+            _observe(model, batch, sites, accumulators, config, layers)
+            rate = (done - before) / max(time.monotonic() - started, 1e-9)
+            progress(done, config.n_tokens, f"{stage}: {rate:,.0f} tokens/s")
+        passed = Passed(done, passed.n_documents + len(shard), number + 1)
+        _save(accumulators, passed, saved_in, stage)
+        if after_shard is not None:
+            after_shard(passed)
+    return passed
+
+
+def batches(shard: list[TokenizedDocument], model: LanguageModel, config: StreamConfig) -> Iterator[TokenBatch]:
+    """Windows of a shard, longest first so that little is padded, a batch at a time."""
+    windows = [w for d in shard for w in d.windows(config.window, begin_token_id=model.document_token)]
+    windows.sort(key=len, reverse=True)
+    held: list[Window] = []
+    for window in windows:
+        if held and (len(held) + 1) * len(held[0]) > config.batch_tokens:
+            yield _batch(held)
+            held = []
+        held.append(window)
+    if held:
+        yield _batch(held)
+
+
+def _batch(windows: list[Window]) -> TokenBatch:
+    longest = max(len(w) for w in windows)
+    ids = torch.zeros(len(windows), longest, dtype=torch.long)
+    for row, window in enumerate(windows):
+        ids[row, : len(window)] = torch.from_numpy(np.asarray(window.token_ids, dtype=np.int64))
+    lengths = torch.tensor([len(w) for w in windows])
+    real = torch.arange(longest) < lengths[:, None]
+    block = torch.tensor([w.document_index % N_BLOCKS for w in windows])
+    return TokenBatch(
+        ids=ids,
+        present=None if bool(real.all()) else real.flatten().nonzero().squeeze(1),
+        windows=tuple(windows),
+        position=torch.arange(longest).expand_as(real)[real],
+        block=block[:, None].expand_as(real)[real],
+    )
+
+
+def _observe(
+    model: LanguageModel,
+    batch: TokenBatch,
+    sites: tuple[str, ...],
+    accumulators: Mapping[str, Accumulator],
+    config: StreamConfig,
+    layers: Iterable[int] | None,
+) -> None:
+    def visit(layer: int, tensors: dict[str, Tensor]) -> None:
+        flat = {site: batch.flat(tensor) for site, tensor in tensors.items()}
+        energy, group = find_sinks(flat["ffn_output"], batch.position, config.first_positions, config.sink_ratio)
+        seen = Observation(layer, flat, group, energy, batch)
+        for accumulator in accumulators.values():
+            accumulator.update(seen)
+
+    model.observe(batch.ids, sites, visit, layers=layers)
+
+
+def _shards(
+    model: LanguageModel, corpus: Corpus, config: StreamConfig, tagger: Any
+) -> Iterator[list[TokenizedDocument]]:
+    share = -(-config.n_tokens // max(len(corpus), 1))
+    return corpus.shards(
+        model.tokenizer,
+        tokens_per_shard=config.shard_tokens,
+        n_tokens=config.n_tokens,
+        tokens_per_document=config.tokens_per_document or max(1024, share),
+        tagger=tagger,
+        seed=config.seed,
+    )
+
+
+def _save(accumulators: Mapping[str, Accumulator], passed: Passed, saved_in: Run | None, stage: str) -> None:
+    if saved_in is None:
+        return
+    counts = np.array([passed.n_tokens, passed.n_documents, passed.shards], dtype=np.int64)
+    arrays = {f"{name}/{key}": v for name, a in accumulators.items() for key, v in a.state().items()}
+    saved_in.save_tensors(stage, arrays | {"passed": counts})
+
+
+def _restore(accumulators: Mapping[str, Accumulator], saved_in: Run | None, stage: str) -> Passed:
+    if saved_in is None or stage not in saved_in.tensor_names():
+        return Passed(0, 0, 0)
+    arrays = saved_in.tensors(stage)
+    for name, accumulator in accumulators.items():
+        accumulator.restore({k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")})
+    return Passed(*arrays["passed"].tolist())
+
+
+__all__ = [
+    "FIRST",
+    "KEPT",
+    "SINK",
+    "Accumulator",
+    "Observation",
+    "Passed",
+    "StreamConfig",
+    "TokenBatch",
+    "batches",
+    "run",
+]
