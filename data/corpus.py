@@ -11,7 +11,8 @@ import hashlib
 import tempfile
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,10 @@ class Corpus:
         row = self.documents.iloc[index].to_dict()
         metadata = {str(k): v for k, v in row.items() if k not in ("document", "domain", "characters", "hash")}
         return Document(row["document"], self._texts[self._rows[index]], row["domain"], metadata)
+
+    def __reduce__(self) -> tuple[Callable[..., "Corpus"], tuple[str, list[Document]]]:
+        """Pickling takes the texts along: give workers the part of a large corpus they need, by `select`."""
+        return Corpus.of, (self.name, list(self))
 
     def select(self, keep: "Series[bool]", name: str | None = None) -> "Corpus":
         """The documents whose entry in `keep` (a mask over `documents`) is true; CorpusError if there is none."""
@@ -188,6 +193,8 @@ def open_corpus(
     `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
     Raises CorpusError, with file and line, for what cannot be read.
     """
+    if limit is not None and limit < 1:
+        raise CorpusError(f"limit={limit}; choose at least 1 document")
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     fields = Fields(text=text_column, domain=domain_column)
     name = "+".join(str(s) for s in sources)
@@ -200,9 +207,7 @@ def _read(
     sources: Sequence[str | Path], fields: Fields, encoding: str, split: str, limit: int | None, domain: str | None
 ) -> Iterator[Document]:
     for source in sources:
-        for count, document in enumerate(_one(source, fields, encoding, split, limit is not None)):
-            if limit is not None and count >= limit:
-                break
+        for document in islice(_one(source, fields, encoding, split, limit is not None), limit):
             yield document if domain is None else Document(document.name, document.text, domain, document.metadata)
 
 

@@ -88,9 +88,11 @@ def read_jsonl(path: Path, fields: Fields, encoding: str) -> Iterator[Document]:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise CorpusError(f"{where}: not JSON ({error})") from error
+            row = json.loads(line.rstrip())
+        except json.JSONDecodeError as error:
+            raise CorpusError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+        except RecursionError as error:
+            raise CorpusError(f"{where}: JSON nested too deep to read") from error
         if not isinstance(row, dict):
             raise CorpusError(f"{where}: a JSON {type(row).__name__}, not an object with the key '{fields.text}'")
         yield _from_row(row, fields, where, f"{path.name}:{number}")
