@@ -49,10 +49,16 @@ def _raw_encoder(tokenizer: Any) -> Encode:
                 out = tokenizer.encode(text, add_special_tokens=False)
             except TypeError:
                 out = tokenizer.encode(text)
+            if not hasattr(out, "offsets"):
+                raise _no_offsets(tokenizer)
             return _arrays(out.ids, out.offsets)
 
         return encode
-    raise ValueError(f"{type(tokenizer).__name__} gives no offsets; use the fast tokenizer of this model")
+    raise _no_offsets(tokenizer)
+
+
+def _no_offsets(tokenizer: Any) -> ValueError:
+    return ValueError(f"{type(tokenizer).__name__} gives no offsets; use the fast tokenizer of this model")
 
 
 def _arrays(ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
