@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from importlib import metadata, util
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import plotly.graph_objects as go
 
@@ -90,8 +90,7 @@ def export(
     """
     if unknown := [f for f in formats if f not in FORMATS]:
         raise ValueError(f"no format {', '.join(unknown)}; there are {', '.join(FORMATS)}")
-    if width not in (*INCHES, "screen"):
-        raise ValueError(f"no width '{width}'; there are {', '.join(INCHES)}")
+    check_width(width)
     out, drawn, entries = Exported(), [], list(entries)
     lacking = missing_drawer() if set(formats) & set(DRAWN) else None
     kinds = [f for f in formats if not (lacking and f in DRAWN)]
@@ -115,6 +114,13 @@ def export(
         _replace(folder / "sources.bib", "\n\n".join(BIBTEX[key] for key in keys) + "\n")
         out.paths.append(folder / "sources.bib")
     return out
+
+
+def check_width(width: str) -> Width:
+    """`width` if figures come in it, else ValueError."""
+    if width not in (*INCHES, "screen"):
+        raise ValueError(f"no width '{width}'; there are {', '.join(INCHES)}")
+    return cast(Width, width)
 
 
 def draw(figures: Sequence[tuple[go.Figure, Path]]) -> None:
@@ -201,6 +207,7 @@ def _write_beside(
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "exported_with": {name: metadata.version(name) for name in ("sparsescope", "plotly", "pandas")},
         "run": run.name,
+        "inputs": run.table("inputs").to_dict("records") if "inputs" in run.table_names() else [],
         "settings": run.settings,
         "provenance": run.provenance,
         "sources": list(entry.sources),

@@ -30,7 +30,7 @@ Work = Callable[[Run, Progress], object]
 
 WORK = {
     "demo": "app.demo:measure",
-    "probe.sparsity": "app.commands.probe:measure_sparsity",
+    "probe.sparsity": "app.measurements:sparsity",
 }
 """Kind of run -> `module:function(run, progress)`.  A run folder names its kind and never code, so that opening a
 folder somebody sent cannot run anything that is not listed here."""
@@ -44,8 +44,6 @@ def carry_out(run: Run, work: Work, tell: Progress | None = None, every: float =
     `tell` hears of every step as well; progress.json is rewritten at most once in `every` seconds.  Errors pass through
     after they were recorded as one sentence.  RunError if another process is at work on the run.
     """
-    if state(run) == "running" and run.progress["pid"] != os.getpid():
-        raise RunError(f"run '{run.name}' is already being worked on (process {run.progress['pid']})")
     pace, written, last = Pace(), -every, (0.0, 0.0, "")
     started = time.time()
 
@@ -62,17 +60,18 @@ def carry_out(run: Run, work: Work, tell: Progress | None = None, every: float =
         if tell:
             tell(done, total, note)
 
-    report("running")
-    try:
-        work(run, progress)
-    except (Cancelled, KeyboardInterrupt):
-        report("cancelled")
-        raise
-    except Exception as error:
-        report("failed", error=sentence(error))
-        raise
-    last = (last[1] or 1, last[1] or 1, "")
-    report("done", seconds=round(time.time() - started, 1))
+    with run.writing():
+        report("running")
+        try:
+            work(run, progress)
+        except (Cancelled, KeyboardInterrupt):
+            report("cancelled")
+            raise
+        except Exception as error:
+            report("failed", error=sentence(error))
+            raise
+        last = (last[1] or 1, last[1] or 1, "")
+        report("done", seconds=round(time.time() - started, 1))
 
 
 def start(run: Run, command: Sequence[str] = (sys.executable, "-m", "app.jobs"), wait: float = 15.0) -> int:

@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from data.progress import Cancelled, Progress
+if TYPE_CHECKING:
+    from data.progress import Progress  # `data` imports pandas, and `--help` must not wait for that
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,9 +32,8 @@ def guard(verb: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return verb(*args, **kwargs)
-        except (KeyboardInterrupt, Cancelled):
-            say(f"stopped; resume with: {shlex.join(['sparsescope', *sys.argv[1:]])}")
-            raise typer.Exit(STOPPED) from None
+        except KeyboardInterrupt:
+            _stopped()
         except BrokenPipeError:  # `sparsescope runs | head`: who reads has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
@@ -42,8 +42,19 @@ def guard(verb: Callable[P, R]) -> Callable[P, R]:
                 raise
             say(f"sparsescope: {sentence(error)}")
             raise typer.Exit(BAD_INPUT) from None
+        except Exception as error:
+            from data.progress import Cancelled
+
+            if isinstance(error, Cancelled):
+                _stopped()
+            raise
 
     return guarded
+
+
+def _stopped() -> NoReturn:
+    say(f"stopped; resume with: {shlex.join(['sparsescope', *sys.argv[1:]])}")
+    raise typer.Exit(STOPPED) from None
 
 
 def sentence(error: Exception) -> str:
@@ -63,7 +74,7 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def progress(title: str = "") -> Iterator[Progress]:
+def progress(title: str = "") -> Iterator["Progress"]:
     """A `Progress` callback that draws a bar with rate and time left on stderr, or prints a line every few seconds
     where stderr is not a terminal:  `with progress("sparsity") as tell: sparsity.measure(..., progress=tell)`.
     """
@@ -111,7 +122,7 @@ def _short(rate: float) -> str:
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Progress]:
+def _bar(title: str) -> Iterator["Progress"]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars

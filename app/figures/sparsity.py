@@ -3,7 +3,7 @@
 Tables, as `probes.sparsity.measure` makes them:
 
     layers    layer, condition, sinks, measure, value, low, high, n_tokens
-    sinks     layer, n_sinks, n_tokens, energy_share
+    sinks     layer, condition, n_tokens, n_sinks, energy_share, n_first, energy_share_first
 
 Shares are fractions of 1 in the tables and per cent in the figures.
 """
@@ -27,6 +27,7 @@ MEASURES = {
 }
 """Axis titles of the measures in `layers`."""
 
+_SINK_COLUMNS = ("layer", "condition", "n_tokens", "n_sinks", "energy_share", "n_first", "energy_share_first")
 _WORDS = {"firing_frequency": "Share of tokens on which a neuron fires"} | {
     f"energy_top{k}": f"Share of activation energy in the top {k}% of neurons of each token" for k in (1, 5, 10, 20)
 }
@@ -103,31 +104,55 @@ def by_layer_caption(layers: DataFrame, measure: str = "firing_frequency", *, si
 
 
 def sinks_by_layer(sinks: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
-    """Share of each layer's energy that its attention sinks hold, were they not left out."""
-    theme.need(("layer", "n_sinks", "n_tokens", "energy_share"), sinks, "sinks")
-    look = theme.look(1, dark=dark)
-    figure = go.Figure(
-        go.Bar(
-            x=sinks["layer"],
-            y=sinks["energy_share"] * 100,
-            customdata=sinks[["n_sinks", "n_tokens"]],
-            hovertemplate="layer %{x}: %{y:.1f}% of the energy in %{customdata[0]:,} of %{customdata[1]:,} tokens"
-            "<extra></extra>",
-            marker={"color": look.colour},
+    """Share of each layer's energy in first positions and later sinks, stacked; the controls' sums as lines."""
+    theme.need(_SINK_COLUMNS, sinks, "sinks")
+    figure = go.Figure()
+    real = sinks[sinks["condition"] == "real"]
+    for part, count, words, index in (
+        ("energy_share_first", "n_first", "first positions", 5),
+        ("energy_share", "n_sinks", "later attention sinks", 1),
+    ):
+        figure.add_bar(
+            x=real["layer"],
+            y=real[part] * 100,
+            customdata=real[[count, "n_tokens"]],
+            hovertemplate="layer %{x}: %{y:.1f}% of the energy in %{customdata[0]:,} of %{customdata[1]:,} tokens",
+            marker={"color": theme.look(index, dark=dark).colour},
+            name=words,
         )
-    )
+    for name in theme.conditions(sinks["condition"]):
+        if name != "real":
+            control, look = sinks[sinks["condition"] == name], theme.condition(name, dark=dark)
+            figure.add_scatter(
+                x=control["layer"],
+                y=(control["energy_share"] + control["energy_share_first"]) * 100,
+                hovertemplate="layer %{x}: %{y:.1f}%",
+                line={"color": look.colour, "dash": look.dash},
+                mode="lines",
+                name=f"both, {look.label}",
+            )
+    figure.update_layout(barmode="stack")
     figure.update_xaxes(title="Layer", dtick=5 if sinks["layer"].nunique() > 8 else 1)
-    figure.update_yaxes(title="Energy held by sinks (%)", rangemode="tozero")
+    figure.update_yaxes(title="Share of energy (%)", rangemode="tozero")
     return theme.style(figure, dark=dark, width=width, alt=sinks_caption(sinks))
 
 
 def sinks_caption(sinks: DataFrame) -> str:
-    """The layer where sinks weigh most."""
-    worst = sinks.iloc[int(sinks["energy_share"].to_numpy().argmax())]
+    """The layer where sinks weigh most, and how much the same tokens hold under each control there."""
+    theme.need(_SINK_COLUMNS, sinks, "sinks")
+    both = sinks.assign(share=sinks["energy_share"] + sinks["energy_share_first"])
+    real = both[both["condition"] == "real"]
+    worst = real.iloc[int(real["share"].to_numpy().argmax())]
+    layer = int(worst["layer"])
+    there = both[both["layer"] == layer].set_index("condition")["share"]
+    beside = [f"{theme.condition(c).label} {there[c]:.1%}" for c in theme.conditions(there.index) if c != "real"]
     return (
-        "Share of a layer's energy held by attention sinks, tokens whose block output energy exceeds 100 times the "
-        f"median. Largest in layer {int(worst['layer'])}: {worst['energy_share']:.1%} in {int(worst['n_sinks']):,} of "
-        f"{int(worst['n_tokens']):,} tokens. A count of one pass over the text, without interval."
+        "Share of the FFN output energy held by the first positions of each window and by later attention sinks "
+        "(more than 100 times the median energy of a token). "
+        f"Most in layer {layer}: {int(worst['n_first']):,} first tokens hold {worst['energy_share_first']:.1%} and "
+        f"{int(worst['n_sinks']):,} later sinks {worst['energy_share']:.1%}, of {int(worst['n_tokens']):,} tokens"
+        f"{'; together ' + ', '.join(beside) if beside else ''}. Counts of one pass, without interval; all other "
+        "figures leave these tokens out."
     )
 
 

@@ -24,13 +24,18 @@ def make_sparsity(n_layers: int = 6, n_neurons: int = 64, n_tokens: int = 2_000)
                     layers.append((layer, condition, sinks, measure, value, value - 0.02, value + 0.03, n_tokens))
             frequency = rng.beta(2, 2 / centre - 2, n_neurons)
             neurons += [(layer, i, condition, f, n_tokens) for i, f in enumerate(frequency)]
-    share = np.linspace(0.1, 0.9, n_layers)
+    sinks = [
+        (layer, condition, n_tokens, 7, 0.1 + 0.1 * layer / n_layers, 9, 0.5 if condition == "real" else 0.0)
+        for condition in ("real", "random_init")
+        for layer in range(n_layers)
+    ]
+    columns = ["layer", "condition", "n_tokens", "n_sinks", "energy_share", "n_first", "energy_share_first"]
     return Tables(
         layers=DataFrame(
             layers, columns=["layer", "condition", "sinks", "measure", "value", "low", "high", "n_tokens"]
         ),
         neurons=DataFrame(neurons, columns=["layer", "neuron", "condition", "frequency", "n_tokens"]),
-        sinks=DataFrame({"layer": range(n_layers), "n_sinks": 7, "n_tokens": n_tokens, "energy_share": share}),
+        sinks=DataFrame(sinks, columns=columns),
     )
 
 

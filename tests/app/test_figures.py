@@ -28,7 +28,7 @@ def test_an_unknown_measure_names_the_known_ones(tables: Tables) -> None:
 
 
 def test_a_frame_of_another_kind_is_refused_by_its_columns(tables: Tables) -> None:
-    with pytest.raises(ValueError, match="lacks the columns condition"):
+    with pytest.raises(ValueError, match="lacks the columns sinks, measure, value"):
         sparsity.by_layer(tables.sinks)
 
 
@@ -81,6 +81,14 @@ def test_captions_state_the_means_they_show(tables: Tables) -> None:
     assert "95% bootstrap intervals over documents" in caption
     assert "sinks left out" in caption
     assert "included" in sparsity.by_layer_caption(tables.layers, "firing_frequency", sinks="with")
+
+
+def test_sinks_of_a_layer_stack_to_what_they_hold_together(tables: Tables) -> None:
+    first, later, control = sparsity.sinks_by_layer(tables.sinks).data
+    assert [first.y[5] + later.y[5], control.y[5]] == pytest.approx([50 + 10 + 50 / 6, 10 + 50 / 6])
+    caption = sparsity.sinks_caption(tables.sinks)
+    assert "Most in layer 5: 9 first tokens hold 50.0% and 7 later sinks 18.3%, of 2,000 tokens" in caption
+    assert "random weights 18.3%" in caption
 
 
 def test_an_unknown_figure_lists_the_names() -> None:

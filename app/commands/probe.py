@@ -1,0 +1,57 @@
+"""`sparsescope probe`: measurements on a language model."""
+
+from typing import Annotated
+
+import typer
+
+from app.commands._run import guard, progress
+
+verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
+
+
+@verbs.callback()
+def probe() -> None:
+    """Measure a language model on text; every measure beside its controls."""
+
+
+@verbs.command()
+@guard
+def sparsity(
+    model: Annotated[
+        str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")
+    ] = ("smollm2-135m"),
+    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu",
+    tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
+    control: Annotated[
+        list[str] | None, typer.Option(help="gaussian, random_init or shuffled; may be repeated. Default: all.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from model, corpus, tokens.")] = None,
+) -> None:
+    """How few neurons fire at a time, and how the energy is spread over them, layer by layer.
+
+    Firing: the gate is positive (gated blocks) or the activation is not zero (ReLU). Energy: the share that the top 1,
+    5, 10 and 20% of a token's neurons hold. Each with a 95% interval over documents, without attention sinks, and
+    beside Gaussian input of the same mean and covariance, random weights and shuffled weights: an untrained network
+    has half of its gates open, so only the difference says something about training.
+
+    Tables `layers`, `neurons`, `sinks` go to the run as they grow; Ctrl-C keeps them, the same command goes on.
+
+    Example: `sparsescope probe sparsity --model smollm2-135m --corpus sotu --tokens 20000`
+    """
+    from app import jobs
+    from app.measurements import SparsityConfig, sparsity
+    from data.config import digest
+    from data.runs import create
+
+    asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
+    config = SparsityConfig.model_validate(asked | ({"controls": tuple(control)} if control else {}))
+    run = create(name or f"sparsity-{digest(config.model_dump(mode='json'))}", config, kind="probe.sparsity", seed=seed)
+    with progress("sparsity") as tell:
+        jobs.carry_out(run, sparsity, tell)
+    typer.echo(
+        f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page sparsity` shows it"
+    )

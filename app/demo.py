@@ -1,0 +1,150 @@
+"""The demo: a few real measurements, small enough for a laptop, in the order in which they make sense.
+
+Each part fills the same run folder with its tables, under names of its own, and takes at most 40 s on two cores (the
+model's download not counted).  A part that fails says so and the others still run.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from data.config import Config
+from data.progress import Cancelled, Progress
+from data.runs import Run
+
+
+class DemoConfig(Config):
+    """Settings of the demo."""
+
+    n_tokens: PositiveInt = 20_000
+    """Tokens of the built-in text that are shown to the language model."""
+    model: str = "smollm2-135m"
+    """The language model that is measured."""
+    corpus: str = "sotu"
+    """The text it reads: State of the Union addresses."""
+    seed: NonNegativeInt = 0
+    """Seed of everything random."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement of the demo."""
+
+    name: str
+    title: str
+    """What it measures, in words for the page."""
+    measure: Callable[[Run, DemoConfig, Progress], object]
+    makes: tuple[str, ...]
+    """Tables it leaves; a part whose tables are all there and complete is not measured again."""
+
+
+def toy(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """Five features in two dimensions, then how much room a feature has as features become sparser."""
+    from pandas import DataFrame
+
+    from toymodels import ToyConfig, sweep, train
+
+    pentagon = ToyConfig(n_features=5, d_hidden=2, feature_probability=0.05)
+    toys = train(
+        pentagon,
+        seeds=range(config.seed, config.seed + 4),
+        steps=2_000,
+        progress=lambda done, total, note="": progress(0.3 * done / total, 1.0, "five features in two dimensions"),
+    )
+    best, kept = toys.table["best"].to_numpy().argmax(), toys.snapshots
+    assert kept is not None
+    final = float(toys.loss[best])
+    rows = [
+        (int(step), feature, *kept.W[i, best, :, feature].tolist(), final)
+        for i, step in enumerate(kept.steps)
+        for feature in range(pentagon.n_features)
+    ]
+    run.save_table("toy_directions", DataFrame(rows, columns=["step", "feature", "x", "y", "loss"]))
+
+    base = ToyConfig(n_features=20, d_hidden=5, batch_size=512)
+    swept = sweep(
+        {"feature_probability": [1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01]},
+        base=base,
+        seeds=range(config.seed, config.seed + 3),
+        steps=1_500,
+        progress=lambda done, total, note="": progress(0.3 + 0.7 * done / total, 1.0, "a sweep over sparsity"),
+    )
+    run.save_table("toy_room", swept.table.assign(n_features=base.n_features, d_hidden=base.d_hidden))
+
+
+def sparsity(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """Which neurons of the language model fire, and how the energy is spread, beside the controls."""
+    from app.measurements import SparsityConfig, measure_sparsity
+
+    asked = SparsityConfig(model=config.model, corpus=config.corpus, n_tokens=config.n_tokens, seed=config.seed)
+    measure_sparsity(asked, run, progress)
+
+
+PARTS = (
+    Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room")),
+    Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks")),
+)
+
+
+def measure(run: Run, progress: Progress) -> None:
+    """Measure every part that is not complete yet; what went wrong in any is raised together at the end.
+
+    Which parts are complete, with their seconds, stands in the table `parts`: part, title, state, seconds, error.
+    """
+    from app.commands._run import sentence
+
+    config = DemoConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    told = _told(run)
+    for number, part in enumerate(PARTS):
+        before = told.get(part.name, {})
+        if before.get("state") == "done" and set(part.makes) <= set(run.table_names()):
+            continue
+        started = time.monotonic()
+
+        def tell(done: float, total: float, note: str = "", number: int = number, part: Part = part) -> None:
+            progress(number + (done / total if total else 0.0), len(PARTS), note or part.title)
+
+        told[part.name] = {"state": "running"}
+        _save(run, told)
+        tell(0, 1)
+        try:
+            part.measure(run, config, tell)
+            told[part.name] = {"state": "done", "seconds": round(time.monotonic() - started, 1)}
+        except (Cancelled, KeyboardInterrupt):
+            told[part.name] = {"state": "cancelled"}
+            raise
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            told[part.name] = {"state": "failed", "error": sentence(error)}
+        finally:
+            _save(run, told)
+        tell(1, 1)
+    if failed := [f"{name}: {one['error']}" for name, one in told.items() if one["state"] == "failed"]:
+        raise ValueError("; ".join(failed))
+
+
+def _told(run: Run) -> dict[str, dict[str, Any]]:
+    if "parts" not in run.table_names():
+        return {}
+    records = run.table("parts").to_dict("records")
+    return {str(r["part"]): {"state": r["state"], "seconds": r["seconds"], "error": r["error"]} for r in records}
+
+
+def _save(run: Run, told: dict[str, dict[str, Any]]) -> None:
+    from pandas import DataFrame
+
+    rows = [
+        (
+            p.name,
+            p.title,
+            *(told.get(p.name, {}).get(k, d) for k, d in (("state", "waiting"), ("seconds", None), ("error", ""))),
+        )
+        for p in PARTS
+    ]
+    frame = DataFrame(rows, columns=["part", "title", "state", "seconds", "error"])
+    run.save_table("parts", frame.astype({"seconds": "float64"}))

@@ -1,0 +1,90 @@
+"""What verbs and jobs measure: settings that can be written to a run folder, and the work they stand for.
+
+A verb makes the run and does the work here; a job is started with the run and does the same work elsewhere.
+"""
+
+from typing import Any, Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from data.config import Config
+from data.progress import Progress
+from data.runs import Run, RunError
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class SparsityConfig(Config):
+    """Settings of `probe.sparsity`."""
+
+    model: str = "smollm2-135m"
+    """Name, GGUF file, folder or hub name of the language model."""
+    corpus: str = "sotu"
+    """Name or path of the text."""
+    n_tokens: PositiveInt = 20_000
+    """Tokens read."""
+    controls: tuple[Literal["gaussian", "random_init", "shuffled"], ...] = ("gaussian", "random_init", "shuffled")
+    """Controls measured beside the model."""
+    dtype: Dtype = "auto"
+    """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
+    seed: NonNegativeInt = 0
+    """Order of the documents, random weights, Gaussian draws."""
+
+
+def sparsity(run: Run, progress: Progress) -> None:
+    """Measure `SparsityConfig` into the run."""
+    config = SparsityConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    measure_sparsity(config, run, progress)
+
+
+def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> None:
+    """Open model and text, note their hashes, and measure which neurons fire, beside the controls."""
+    progress(0, config.n_tokens, f"opening {config.model}")
+    from data import open_corpus
+    from probes import open_model, sparsity
+    from probes.stream import StreamConfig
+
+    model = open_model(config.model, dtype=number_type(config.dtype), progress=progress)
+    corpus = open_corpus(config.corpus)
+    remember_inputs(
+        run,
+        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
+    )
+    sparsity.measure(
+        model,
+        corpus,
+        config.n_tokens,
+        controls=config.controls,
+        config=StreamConfig(seed=config.seed),
+        run=run,
+        progress=progress,
+    )
+
+
+def number_type(wanted: Dtype) -> str:
+    """`wanted`, with `auto` decided by what this machine's processor can do."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or (lambda: False)
+    return "bfloat16" if supported() else "float32"
+
+
+def remember_inputs(run: Run, inputs: list[tuple[str, str, str, str]]) -> None:
+    """Write the table `inputs` (role, name, title, hash); RunError if a stopped run was begun on others.
+
+    Settings hold only names, and what a name stands for can change between stopping and resuming.
+    """
+    from pandas import DataFrame
+
+    frame = DataFrame(inputs, columns=["role", "name", "title", "hash"])
+    if "inputs" in run.table_names():
+        before = run.table("inputs").set_index("role")["hash"].to_dict()
+        for role, name, _, digest in inputs:
+            if before.get(role, digest) != digest:
+                raise RunError(
+                    f"the {role} '{name}' has changed since run '{run.name}' was begun; delete the run or choose "
+                    "another name"
+                )
+    run.save_table("inputs", frame)
