@@ -184,23 +184,30 @@ def open_corpus(
     encoding: str = "utf-8",
     split: str = "train",
 ) -> Corpus:
-    """Open a built-in corpus, a file, a folder or a dataset; several of them become one corpus.
+    """Open a built-in corpus, a file, a folder or a dataset, or several of them as one.
 
     `source`: `sotu-modern` (the default: State of the Union after 1981), `sotu`, `python-reference`; a .txt, .md,
     .jsonl, .csv, .tsv, .parquet or .conllu file or a folder of them; `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER` through
-    `datasets`.
+    `datasets`; several of them in a list, or joined by `+` as in the name of the corpus they make.
     `since`, `until`: first and last value of the column `year`.  `where`: column -> value, or a collection of values.
     `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
     Raises CorpusError, with file and line, for what cannot be read.
     """
     if limit is not None and limit < 1:
         raise CorpusError(f"limit={limit}; choose at least 1 document")
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    sources = _several(source) if isinstance(source, (str, Path)) else list(source)
     fields = Fields(text=text_column, domain=domain_column)
     name = "+".join(str(s) for s in sources)
     corpus = Corpus.of(name, _read(sources, fields, encoding, split, limit, domain))
     keep = _mask(corpus, since, until, where or {})
     return corpus if keep is None else corpus.select(keep, name)
+
+
+def _several(source: str | Path) -> list[str | Path]:
+    """The parts of `a+b`, unless something is called so."""
+    if isinstance(source, Path) or source in BUILT_IN or Path(source).exists():
+        return [source]
+    return [part for part in source.split("+") if part] or [source]
 
 
 def _read(

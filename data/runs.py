@@ -224,6 +224,8 @@ def open_run(name_or_path: str | Path, root_folder: Path | None = None) -> Run:
     path = Path(name_or_path)
     if _plain(str(name_or_path)) and _is_run((root_folder or root()) / path):
         return Run((root_folder or root()) / path)
+    if not _is_run(path) and isinstance(name_or_path, Path):
+        raise RunError(f"no run at {path} (it has no settings.json); `sparsescope runs` lists the runs")
     if not _is_run(path):
         path = (root_folder or root()) / check_name(str(name_or_path))
         raise RunError(f"no run '{name_or_path}' (no {path / 'settings.json'}); `sparsescope runs` lists the runs")

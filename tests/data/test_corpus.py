@@ -61,7 +61,7 @@ def test_filters_choose_by_any_column() -> None:
 
 def test_the_python_reference_is_a_second_register() -> None:
     both = open_corpus(["sotu-modern", "python-reference"])
-    assert both.name == "sotu-modern+python-reference"
+    assert both.name == "sotu-modern+python-reference" and open_corpus(both.name).hash == both.hash
     counts = both.documents["domain"].value_counts()
     assert counts["politics"] >= 38 and counts["programming"] > 50
     assert "assert_stmt" in next(d.text for d in both if d.name == "assert")
