@@ -55,10 +55,15 @@ def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> No
         corpus,
         config.n_tokens,
         controls=config.controls,
-        config=StreamConfig(seed=config.seed),
+        config=StreamConfig(seed=config.seed, shard_tokens=_shard(config.n_tokens)),
         run=run,
         progress=progress,
     )
+
+
+def _shard(n_tokens: int) -> int:
+    """Tokens a shard: about eight shards, so that pages fill while little work runs, but no larger than usual."""
+    return min(8_192, max(1_024, n_tokens // 8))
 
 
 def number_type(wanted: Dtype) -> str:

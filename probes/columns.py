@@ -46,6 +46,7 @@ class Columns:
         self.is_complex = name.startswith("complex")
         self.is_double = name in ("float64", "complex128", "int64", "uint64", "longdouble")
         self._mean: Tensor | None = None
+        self._kept: tuple[torch.dtype, Tensor] | None = None
         self._scale = self._lengths()
         if centred:
             self._mean = self._sum() / self.n_features
@@ -53,7 +54,20 @@ class Columns:
 
     def block(self, first: int, last: int, dtype: torch.dtype = torch.float32) -> Num[Tensor, "d_model n"]:
         """Unit columns `first` to `last - 1`; complex dictionaries come in the complex type of the same precision."""
+        if self._kept is not None and self._kept[0] == dtype:
+            return self._kept[1][first:last].t()
         return self._unit(self._raw(slice(first, last)), self._scale[first:last], dtype)
+
+    def keep(self, dtype: torch.dtype = torch.float32) -> "Columns":
+        """The same columns read once and kept as unit columns of `dtype`, so that blocks cost nothing."""
+        kept = object.__new__(Columns)
+        kept.__dict__ |= self.__dict__
+        wanted = (torch.complex64 if dtype == torch.float32 else torch.complex128) if self.is_complex else dtype
+        store = torch.empty(self.n_features, self.d_model, dtype=wanted, device=self.device)
+        for first, last in self._spans():
+            store[first:last] = self.block(first, last, dtype).t()
+        kept._kept = (dtype, store)
+        return kept
 
     def pick(self, index: Shaped[Tensor, " n"], dtype: torch.dtype = torch.float64) -> Num[Tensor, "d_model n"]:
         """Unit columns at these positions."""
@@ -107,6 +121,8 @@ class Columns:
         for first, last in self._spans():
             if self._mean is None:
                 raw = self._raw(slice(first, last))
+                if raw.numel() < 4e6:  # squares rounded to single precision are good to 1e-8, which large scans accept
+                    raw = raw.to(_double_of(raw.is_complex()))
                 squared = raw.abs().square_() if raw.is_complex() else raw.square()
                 length = squared.sum(0, dtype=torch.float64).sqrt()
                 if bool(((length > 1e-15) & (length < 1e15)).all()):

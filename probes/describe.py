@@ -1,5 +1,6 @@
 """How concentrated one token's neuron activations are: seven scale-free measures."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +26,7 @@ def token_measures(z: Float[Tensor, "n_tokens d_mlp"]) -> Float[Tensor, "n_token
     """
     z = z.float()
     d = z.shape[1]
-    size = z.abs().sort(dim=1, descending=True).values
+    size = _falling(z.abs())
     energy = size.square()
     total = energy.sum(dim=1)
     running = energy.cumsum(dim=1)
@@ -39,6 +40,13 @@ def token_measures(z: Float[Tensor, "n_tokens d_mlp"]) -> Float[Tensor, "n_token
     kurtosis = centred.square().square().mean(dim=1) / variance.square()
     participation = total.square() / (d * energy.square().sum(dim=1))
     return torch.stack([*tops, hoyer, gini.abs(), kurtosis, participation], dim=1)
+
+
+def _falling(size: Tensor) -> Tensor:
+    """Each row in falling order; numpy's vectorised sort is several times faster than torch's on a CPU."""
+    if size.device.type == "cpu":
+        return torch.from_numpy(np.sort(size.numpy(), axis=1)).flip(1)
+    return size.sort(dim=1, descending=True).values
 
 
 def describe(z: Float[Tensor, "n_tokens d_mlp"]) -> dict[str, float]:

@@ -1,9 +1,12 @@
 """Accumulators of the sparsity probe: who fires, how concentrated the activations are, what the inputs look like."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from pandas import DataFrame
 from torch import Tensor
@@ -19,8 +22,19 @@ SINK_VIEWS = {"without": (KEPT,), "with": (KEPT, SINK, FIRST)}
 N_RESAMPLES = 1000
 
 
-class Sums:
+class Sums(ABC):
     """Named arrays that add up: what every accumulator here keeps."""
+
+    sites: tuple[str, ...] = ()
+    """Sites it looks at."""
+
+    @abstractmethod
+    def update(self, seen: Observation) -> None:
+        """Take in one layer of one batch."""
+
+    @abstractmethod
+    def tables(self) -> Tables:
+        """What it found."""
 
     def __init__(self, **arrays: np.ndarray):
         self.arrays = arrays
@@ -57,17 +71,13 @@ class Firing(Sums):
         """Count who fires, apart for each group of tokens."""
         if "gate" not in seen.sites:
             return
-        fires = seen.sites["gate"] > 0
-        for group in GROUPS.values():
-            rows = seen.group == group
-            if not bool(rows.any()):
-                continue
-            of_group = fires if bool(rows.all()) else fires[rows]
-            block = seen.tokens.block[rows.cpu()]
-            self.arrays["fired"][seen.layer, group, : fires.shape[1]] += of_group.sum(dim=0).cpu().numpy()
-            per_token = of_group.sum(dim=1).cpu()
-            self.arrays["by_block"][seen.layer, group] += _per_block(per_token, block).astype(np.int64)
-            self.arrays["tokens"][seen.layer, group] += torch.bincount(block, minlength=N_BLOCKS).numpy()
+        # Matrix products of zeros and ones are exact below 2^24 tokens and far quicker than sums of booleans.
+        fires = (seen.sites["gate"] > 0).float()
+        member = torch.nn.functional.one_hot(seen.group, len(GROUPS)).float()
+        self.arrays["fired"][seen.layer, :, : fires.shape[1]] += (member.T @ fires).long().cpu().numpy()
+        of_token, group, block = fires.sum(dim=1).cpu(), seen.group.cpu(), seen.tokens.block
+        self.arrays["by_block"][seen.layer] += _per_group_and_block(of_token, group, block).astype(np.int64)
+        self.arrays["tokens"][seen.layer] += _counts(group, block)
 
     def tables(self) -> Tables:
         """`layers` (mean firing frequency over neurons) and `neurons` (one row a neuron)."""
@@ -109,11 +119,9 @@ class Concentration(Sums):
         measured = token_measures(seen.sites["neurons"][start :: self.stride]).double().cpu()
         group, block = seen.group[start :: self.stride].cpu(), seen.tokens.block[start :: self.stride]
         usable = torch.isfinite(measured).all(dim=1)
-        for index in GROUPS.values():
-            rows = usable & (group == index)
-            if bool(rows.any()):
-                self.arrays["sums"][seen.layer, index] += _per_block(measured[rows], block[rows])
-                self.arrays["tokens"][seen.layer, index] += torch.bincount(block[rows], minlength=N_BLOCKS).numpy()
+        measured, group, block = measured[usable], group[usable], block[usable]
+        self.arrays["sums"][seen.layer] += _per_group_and_block(measured, group, block)
+        self.arrays["tokens"][seen.layer] += _counts(group, block)
 
     def tables(self) -> Tables:
         """`layers`, one row a layer, view of the sinks and measure."""
@@ -197,12 +205,17 @@ def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     used = counts > 0
     if used.sum() < 2:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    n = int(used.sum())
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+    weights = _resamples(int(used.sum()))
     ratios = (weights @ sums[used]) / (weights @ counts[used])
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=N_BLOCKS)
+def _resamples(n: int) -> np.ndarray:
+    """How often each of n blocks is drawn in each resample; the same on every call, so that intervals are too."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES).astype(np.float64)
 
 
 def _row(layer: int, sinks: str, measure: str, sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
@@ -212,12 +225,17 @@ def _row(layer: int, sinks: str, measure: str, sums: np.ndarray, counts: np.ndar
     return described | {"n_tokens": int(counts.sum()), "n_blocks": int((counts > 0).sum())}
 
 
-def _per_block(values: Tensor, block: Tensor) -> np.ndarray:
-    shape = (N_BLOCKS, *values.shape[1:])
-    return torch.zeros(shape, dtype=torch.float64).index_add(0, block, values.double()).numpy()
+def _per_group_and_block(values: Tensor, group: Tensor, block: Tensor) -> np.ndarray:
+    """Sums of the values of each token by (group, block)."""
+    cells = torch.zeros((len(GROUPS) * N_BLOCKS, *values.shape[1:]), dtype=torch.float64)
+    cells.index_add_(0, group * N_BLOCKS + block, values.double())
+    return cells.view(len(GROUPS), N_BLOCKS, *values.shape[1:]).numpy()
+
+
+def _counts(group: Tensor, block: Tensor) -> np.ndarray:
+    cells = torch.bincount(group * N_BLOCKS + block, minlength=len(GROUPS) * N_BLOCKS)
+    return cells.view(len(GROUPS), N_BLOCKS).numpy()
 
 
 def _stacked(frames: list[DataFrame]) -> DataFrame:
-    import pandas as pd
-
     return pd.concat(frames, ignore_index=True) if frames else DataFrame()

@@ -6,36 +6,39 @@ first strip of tiles almost none does.
 """
 
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.progress import Progress, silent
 from data.runs import Run
 from probes.columns import Columns
 
-STRIP, TILE = 2048, 2048
+STRIP, TILE = 1024, 2048
 """Rows and columns of a tile: small enough for the last-level cache, large enough for the matrix product."""
 
 GROUP = 8
 """Entries whose maximum stands for them while a line's first bar is found."""
 
-SPARE = 48
+SPARE = 24
 """Entries a column collects before they are sorted into its k largest."""
+
+KEPT = 2**27
+"""Bytes up to which the unit columns are kept; beyond, each tile scales its own."""
 
 CHECKPOINT = "coherence-scan"
 """Name of the file in a run folder that holds a scan under way."""
 
 
 class Nearest(NamedTuple):
-    """For each column the k others of largest |cosine|, largest first."""
+    """For each column the k others of largest |cosine|, largest first, and whether the cosine is below zero."""
 
     values: Float[Tensor, "n_features k"]
     others: Int[Tensor, "n_features k"]
+    negative: Bool[Tensor, "n_features k"]
 
 
 def nearest(
@@ -60,7 +63,9 @@ def nearest(
     best = _Best(n, k, dtype, columns.device)
     key = _key(columns, k, dtype, strip) if checkpoint else None
     start = _resume(checkpoint, key, best) if checkpoint and key is not None else 0
-    room = torch.empty(0 if columns.is_complex else strip * tile, dtype=dtype, device=columns.device)
+    if n * columns.d_model * torch.finfo(dtype).bits // 8 <= KEPT:
+        columns = columns.keep(dtype)
+    room = torch.empty(0 if columns.is_complex else 2, strip * tile, dtype=dtype, device=columns.device)
     total = n * (n - 1) / 2
     for top in range(start, n, strip):
         bottom = min(top + strip, n)
@@ -70,19 +75,21 @@ def nearest(
             progress(_pairs(top, n) + (bottom - top) * (left - top), total, "pairs of columns")
             others = columns.block(left, right, dtype)
             if columns.is_complex:
-                cosines = torch.mm(rows, others).abs()
+                signed = cosines = torch.mm(rows, others).abs()
             else:
-                cosines = room[: (bottom - top) * (right - left)].view(bottom - top, right - left)
-                torch.mm(rows, others, out=cosines).abs_()
+                signed, cosines = room[:, : len(rows) * others.shape[1]].view(2, len(rows), others.shape[1])
+                torch.abs(torch.mm(rows, others, out=signed), out=cosines)
             if left < bottom:  # a column is not its own neighbour, and a pair on the diagonal tile is seen once a side
                 _forget_lower(cosines, top, left, bottom)
-            best.offer(cosines, top, left)
+            best.offer(cosines, signed, top, left)
         if checkpoint and key is not None:
-            best.settle(slice(None))
+            best.settle_all()
             _keep(checkpoint, key, best, bottom)
     progress(total, total, "pairs of columns")
-    best.settle(slice(None))
-    return Nearest(best.values[:, :k].contiguous(), best.others[:, :k].contiguous())
+    best.settle_all()
+    values, order = best.values[:, :k].sort(dim=1, descending=True)
+    others = best.others[:, :k].gather(1, order)
+    return Nearest(values, torch.where(others < 0, ~others, others), others < 0)
 
 
 class _Best:
@@ -96,7 +103,7 @@ class _Best:
         self.bar = torch.full((n,), -1, dtype=dtype, device=device)
         """What an entry must exceed to matter: the k-th largest at the last sorting."""
 
-    def offer(self, tile: Tensor, top: int, left: int) -> None:
+    def offer(self, tile: Tensor, signed: Tensor, top: int, left: int) -> None:
         """Take what matters of `tile`, whose entry (i, j) is the |cosine| of columns `top + i` and `left + j`."""
         rows, columns = slice(top, top + len(tile)), slice(left, left + tile.shape[1])
         hits = _beating(tile, self.bar[rows], self.bar[columns])
@@ -106,61 +113,65 @@ class _Best:
                     self.bar[where] = torch.maximum(self.bar[where], _kth_of_groups(tile, self.k, side))
             hits = _beating(tile, self.bar[rows], self.bar[columns])
         if hits is None:
-            self._sort_in(tile, top, left)
+            self._sort_in(tile, signed, top, left)
             return
         values = tile.view(-1).index_select(0, hits)
-        i = hits // tile.shape[1]
-        j = hits - i * tile.shape[1]
+        negative = signed.view(-1).index_select(0, hits) < 0
+        i, j = _row_and_column(hits, tile.shape[1])
         for own, base, their, shift in ((i, top, j, left), (j, left, i, top)):
             keep = _true(values > self.bar[base:].index_select(0, own))
-            own, their, taken = (x.index_select(0, keep) for x in (own, their, values))
-            own, order = own.sort()
-            self._take(base + own, shift + their.index_select(0, order), taken.index_select(0, order))
+            own, order = own.index_select(0, keep).sort()
+            keep = keep.index_select(0, order)
+            other = _signed(their.index_select(0, keep) + shift, negative.index_select(0, keep))
+            self._take(own + base, other, values.index_select(0, keep))
 
-    def settle(self, where: slice | Tensor) -> None:
-        """Sort what waits into the k largest."""
-        values, others = self.values[where], self.others[where]
-        top, at = values.topk(self.k, dim=1)
-        values[:, : self.k], others[:, : self.k] = top, others.gather(1, at)
-        values[:, self.k :] = -1
-        self.bar[where] = torch.maximum(top[:, -1], self.bar[where])
-        self.filled[where] = self.k
-        if isinstance(where, Tensor):
-            self.values[where], self.others[where] = values, others
+    def settle(self, where: Int[Tensor, " n"]) -> None:
+        """Put the k largest of these columns first, and make room behind them."""
+        top, at = self.values.index_select(0, where).topk(self.k, dim=1, sorted=False)
+        others = self.others.index_select(0, where).gather(1, at)
+        self.values[:, : self.k].index_copy_(0, where, top)
+        self.others[:, : self.k].index_copy_(0, where, others)
+        self.values[:, self.k :].index_fill_(0, where, -1)
+        self.filled.index_fill_(0, where, self.k)
+        self.bar.index_copy_(0, where, torch.maximum(top.amin(1), self.bar.index_select(0, where)))
+
+    def settle_all(self) -> None:
+        """Sort what waits anywhere, so that the first k entries of each column are its k largest."""
+        for part in torch.arange(len(self.bar), device=self.bar.device).split(4096):
+            self.settle(part)
 
     def _take(self, place: Tensor, others: Tensor, values: Tensor) -> None:
-        """Append entries, sorted by the column `place` they are for; sort in where the room is used up."""
+        """Append entries, sorted by the column `place` they are for; settle where the room is used up."""
         if not len(place):
             return
-        who, counts = torch.unique_consecutive(place, return_counts=True)
-        full = self.filled[who] + counts > self.values.shape[1]
-        if full.any():
-            self.settle(who[full])
-        first = counts.cumsum(0) - counts
-        rank = torch.arange(len(place), device=place.device) - torch.repeat_interleave(first, counts)
-        for begin in range(0, int(counts.max()), SPARE):
-            part = (rank >= begin) & (rank < begin + SPARE)
+        who, line, counts = torch.unique_consecutive(place, return_inverse=True, return_counts=True)
+        most = int(counts.max())
+        self.settle(who[self.filled.index_select(0, who) + counts > self.k + SPARE])
+        rank = torch.arange(len(place), device=place.device) - (counts.cumsum(0) - counts).index_select(0, line)
+        for begin in range(0, most, SPARE):
             if begin:  # more than SPARE at once for one column: a portion at a time
                 self.settle(who[counts > begin])
-            at = self.filled[place[part]] + rank[part] - begin
-            self.values[place[part], at] = values[part]
-            self.others[place[part], at] = others[part].int()
-            self.filled[who] += (counts - begin).clamp(0, SPARE).int()
+            part = None if most <= SPARE else ((rank >= begin) & (rank < begin + SPARE)).nonzero().view(-1)
+            to, their, given, r = (x if part is None else x[part] for x in (place, others, values, rank))
+            at = to * (self.k + SPARE) + self.filled.index_select(0, to) + (r - begin)
+            self.values.view(-1).index_copy_(0, at, given)
+            self.others.view(-1).index_copy_(0, at, their.int())
+            self.filled.index_add_(0, who, (counts - begin).clamp_(0, SPARE).int())
 
-    def _sort_in(self, tile: Tensor, top: int, left: int) -> None:
+    def _sort_in(self, tile: Tensor, signed: Tensor, top: int, left: int) -> None:
         """The slow way, for tiles where nearly every entry matters (all cosines equal, say)."""
-        for base, other, part in (*_slices(tile, top, left), *_slices(tile.t(), left, top)):
-            where = torch.arange(base, base + len(part), device=tile.device)
-            values, others = part.contiguous().topk(min(self.k, part.shape[1]), dim=1)
-            count = torch.full_like(where, values.shape[1])
-            self._take(
-                torch.repeat_interleave(where, count), (others + other).reshape(-1), values.reshape(-1)
-            )
+        for size, sign, base, other in ((tile, signed, top, left), (tile.t(), signed.t(), left, top)):
+            for first in range(0, len(size), 256):
+                part = size[first : first + 256].contiguous()
+                values, at = part.topk(min(self.k, part.shape[1]), dim=1)
+                others = _signed(at + other, sign[first : first + 256].gather(1, at) < 0)
+                where = torch.arange(base + first, base + first + len(part), device=tile.device)
+                self._take(where.repeat_interleave(at.shape[1]), others.reshape(-1), values.reshape(-1))
 
 
-def _slices(tile: Tensor, base: int, other: int) -> Iterator[tuple[int, int, Tensor]]:
-    for at in range(0, len(tile), 256):
-        yield base + at, other, tile[at : at + 256]
+def _signed(index: Tensor, negative: Tensor) -> Tensor:
+    """Keep the sign of a cosine with the column it belongs to: i or -i - 1."""
+    return torch.where(negative, ~index, index)
 
 
 def _kth_of_groups(tile: Tensor, k: int, dim: int) -> Tensor:
@@ -189,8 +200,7 @@ def _beating(tile: Tensor, row_bar: Tensor, column_bar: Tensor) -> Int[Tensor, "
         group = _true(torch.gt(groups, lowest).view(-1))
         if len(group) * 5 > max(groups.numel() * 3, 64):
             return None
-        g = group // width
-        corner = group + g * ((GROUP - 1) * width)
+        corner = group + _row_and_column(group, width)[0] * ((GROUP - 1) * width)
         at = (corner[:, None] + width * torch.arange(GROUP, device=tile.device)).view(-1)
         bar = lowest.view(-1).index_select(0, group)
         inside = torch.gt(flat.index_select(0, at).view(-1, GROUP), bar[:, None]).view(-1)
@@ -210,7 +220,15 @@ def _true(mask: Tensor) -> Tensor:
         return mask.nonzero().view(-1)
     words = mask.view(torch.int64).nonzero().view(-1)
     inside = mask.view(-1, 8).index_select(0, words).view(-1).nonzero().view(-1)
-    return words.index_select(0, inside // 8) * 8 + inside % 8
+    return (words.index_select(0, inside >> 3) << 3) + (inside & 7)
+
+
+def _row_and_column(flat: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    if width & (width - 1) == 0:  # shifting is ten times faster than dividing
+        row = flat >> (width.bit_length() - 1)
+        return row, flat & (width - 1)
+    row = flat.div(width, rounding_mode="floor")
+    return row, flat - row * width
 
 
 def _forget_lower(tile: Tensor, top: int, left: int, bottom: int) -> None:
@@ -239,7 +257,7 @@ def _resume(checkpoint: Run, key: np.ndarray, best: _Best) -> int:
         )
     best.values.copy_(torch.from_numpy(state["values"]))
     best.others.copy_(torch.from_numpy(state["others"]))
-    best.settle(slice(None))
+    best.settle_all()
     return int(state["done"][0])
 
 

@@ -17,7 +17,7 @@ from probes.describe import MEASURES, SHARES, describe, token_measures
 from probes.firing import Concentration, Firing, InputMoments, SinkCount
 from probes.models import LanguageModel
 from probes.sinks import KEPT
-from probes.stream import N_BLOCKS, Observation, StreamConfig, TokenBatch
+from probes.stream import N_BLOCKS, Accumulator, Observation, StreamConfig, TokenBatch
 
 Control = Literal["gaussian", "random_init", "shuffled"]
 CONTROLS: tuple[Control, ...] = ("gaussian", "random_init", "shuffled")
@@ -59,12 +59,10 @@ def measure(
         begun = steps.index(step) * n_tokens
         return lambda done, total, note="": progress(begun + n_tokens * done / total, n_tokens * len(steps), note)
 
-    def keep(condition: str, tables: Tables) -> Tables:
+    def keep(condition: str, tables: Tables) -> None:
         found[condition] = tables
-        together = _together(found)
         if run is not None:
-            run.save_tables(together)
-        return together
+            run.save_tables(_together(found))
 
     inputs = InputMoments(model) if "gaussian" in controls else None
     _pass(model, corpus, config, inputs, run, "real", told("real"), keep)
@@ -93,27 +91,29 @@ def _pass(
     run: Run | None,
     condition: str,
     progress: Progress,
-    keep: Callable[[str, Tables], Tables],
+    keep: Callable[[str, Tables], None],
 ) -> None:
-    parts = {"firing": Firing(model), "concentration": Concentration(model), "sinks": SinkCount(model)}
-    everything = parts | ({"inputs": inputs} if inputs is not None else {})
+    firing, concentration, sinks = Firing(model), Concentration(model), SinkCount(model)
+    parts: dict[str, Accumulator] = {"firing": firing, "concentration": concentration, "sinks": sinks}
+    if inputs is not None:
+        parts["inputs"] = inputs
 
-    def tables() -> Tables:
-        firing = parts["firing"].tables()
-        layers = pd.concat([firing.layers, parts["concentration"].tables().layers], ignore_index=True)
-        return Tables(layers=layers, neurons=firing.neurons, sinks=parts["sinks"].tables().sinks)
+    def show(_: object = None) -> None:
+        fired = firing.tables()
+        layers = pd.concat([fired.layers, concentration.tables().layers], ignore_index=True)
+        keep(condition, Tables(layers=layers, neurons=fired.neurons, sinks=sinks.tables().sinks))
 
     stream.run(
         model,
         corpus,
-        everything,
+        parts,
         config,
         saved_in=run,
         stage=condition,
         progress=progress,
-        after_shard=lambda passed: keep(condition, tables()),
+        after_shard=show,
     )
-    keep(condition, tables())
+    show()
 
 
 def _gaussian(model: LanguageModel, inputs: InputMoments, seed: int, progress: Progress) -> Tables:

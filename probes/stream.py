@@ -25,7 +25,7 @@ from data.runs import Run
 from data.tables import Tables
 from data.tokens import TokenizedDocument, Window
 from probes.models import LanguageModel
-from probes.sinks import FIRST, KEPT, SINK, find_sinks
+from probes.sinks import find_sinks
 
 N_BLOCKS = 64
 """Documents fall into this many blocks, the units that are resampled for intervals (with fewer documents: one each)."""
@@ -38,7 +38,7 @@ class StreamConfig(Config):
     """Text tokens to read; begin tokens are not counted."""
     tokens_per_document: int | None = None
     """Tokens taken from the start of each document; None: so few that the tokens come from as many documents as the
-    corpus has, but at least 1,024."""
+    corpus has, but at least 1,020, in whole windows."""
     window: int = 256
     """Positions a window holds; each begins with the model's document token."""
     batch_tokens: int = 2_048
@@ -220,12 +220,14 @@ def _observe(
 def _shards(
     model: LanguageModel, corpus: Corpus, config: StreamConfig, tagger: Any
 ) -> Iterator[list[TokenizedDocument]]:
-    share = -(-config.n_tokens // max(len(corpus), 1))
+    share = max(1020, -(-config.n_tokens // len(corpus)))
+    text = config.window - 1
+    whole_windows = -(-share // text) * text
     return corpus.shards(
         model.tokenizer,
         tokens_per_shard=config.shard_tokens,
         n_tokens=config.n_tokens,
-        tokens_per_document=config.tokens_per_document or max(1024, share),
+        tokens_per_document=config.tokens_per_document or whole_windows,
         tagger=tagger,
         seed=config.seed,
     )
@@ -246,17 +248,3 @@ def _restore(accumulators: Mapping[str, Accumulator], saved_in: Run | None, stag
     for name, accumulator in accumulators.items():
         accumulator.restore({k.removeprefix(f"{name}/"): v for k, v in arrays.items() if k.startswith(f"{name}/")})
     return Passed(*arrays["passed"].tolist())
-
-
-__all__ = [
-    "FIRST",
-    "KEPT",
-    "SINK",
-    "Accumulator",
-    "Observation",
-    "Passed",
-    "StreamConfig",
-    "TokenBatch",
-    "batches",
-    "run",
-]

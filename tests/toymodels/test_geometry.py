@@ -354,3 +354,23 @@ def test_dimensionality_over_time_is_that_of_each_snapshot() -> None:
     assert table["step"].tolist() == [0, 0, 10, 10]
     with pytest.raises(ValueError, match="2 snapshots"):
         geometry.dimensionality_over_time([0], film)
+
+
+def test_tables_hold_every_entry() -> None:
+    W, b = torch.tensor([[1.0, -1.0, 0.5], [0.0, 2.0, 0.0]]), torch.tensor([0.1, 0.2, 0.3])
+    table = geometry.matrices(W, b)
+    square = table[table["matrix"] == "W^T W"].pivot_table(index="row", columns="column", values="value").to_numpy()
+    np.testing.assert_allclose(square, [[1, -1, 0.5], [-1, 5, -0.5], [0.5, -0.5, 0.25]])
+    np.testing.assert_allclose(table.loc[table["matrix"] == "b", "value"], [0.1, 0.2, 0.3], rtol=1e-6)
+    weights = geometry.neuron_weights(W)
+    assert weights.loc[(weights["neuron"] == 1) & (weights["feature"] == 1), "value"].tolist() == [2.0]
+
+
+def test_a_film_of_a_plane_keeps_every_length_and_angle() -> None:
+    snapshots = torch.stack([0.5 * polygon(5), polygon(5)])
+    table = geometry.film([0, 7], snapshots)
+    last = table[table["step"] == 7][["x", "y"]].to_numpy()
+    np.testing.assert_allclose(last @ last.T, geometry.gram(polygon(5)).numpy(), atol=1e-9)
+    assert (table["z"] == 0).all()
+    with pytest.raises(ValueError, match="d_hidden=4"):
+        geometry.film([0], torch.zeros(1, 4, 4))

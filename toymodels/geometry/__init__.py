@@ -16,6 +16,7 @@ from toymodels.geometry._measures import (
 from toymodels.geometry._neurons import neurons
 from toymodels.geometry._orientation import canonical_rotation, orient
 from toymodels.geometry._recognition import Part, Recognition, interference_graph, parts, recognize
+from toymodels.geometry._tables import film, matrices, neuron_weights
 
 __all__ = [
     "Part",
@@ -27,9 +28,12 @@ __all__ = [
     "feature_dimensionality",
     "feature_norms",
     "features",
+    "film",
     "gram",
     "interference_graph",
     "jumps",
+    "matrices",
+    "neuron_weights",
     "neurons",
     "orient",
     "parts",
