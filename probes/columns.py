@@ -103,7 +103,11 @@ class Columns:
         else:
             chosen = where.cpu().numpy() if isinstance(where, Tensor) else where
             array = np.array(self._source[:, chosen], copy=True)
-            if array.dtype.newbyteorder("=") != array.dtype or array.dtype.itemsize > 16 or array.dtype == np.longdouble:
+            if (
+                array.dtype.newbyteorder("=") != array.dtype
+                or array.dtype.itemsize > 16
+                or array.dtype == np.longdouble
+            ):
                 array = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
             block = torch.from_numpy(array)
         block = block.to(self.device)

@@ -5,7 +5,6 @@ looked at closely only if it beats the smallest of the k largest found so far fo
 first strip of tiles almost none does.
 """
 
-
 from typing import NamedTuple
 
 import numpy as np
@@ -264,5 +263,3 @@ def _resume(checkpoint: Run, key: np.ndarray, best: _Best) -> int:
 def _keep(checkpoint: Run, key: np.ndarray, best: _Best, done: int) -> None:
     state = {"key": key, "done": np.array([done]), "values": best.values.cpu().numpy()}
     checkpoint.save_tensors(CHECKPOINT, state | {"others": best.others.cpu().numpy()})
-
-
