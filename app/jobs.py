@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,7 @@ def carry_out(run: Run, work: Work, tell: Progress | None = None, every: float =
         if tell:
             tell(done, total, note)
 
-    with run.writing():
+    with run.writing(), _terminable():
         report("running")
         try:
             work(run, progress)
@@ -168,7 +169,10 @@ def _alive(told: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into `Cancelled`, wherever the work is."""
+    """Turn SIGTERM into `Cancelled`, wherever the work is; only a process's main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -185,15 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m app.jobs RUN_FOLDER`: do the run's work; 0 done, 1 failed, 130 cancelled."""
     (folder,) = sys.argv[1:] if arguments is None else arguments
     run = Run(Path(folder))
-    with _terminable():
-        try:
-            carry_out(run, _work(run.kind))
-        except (Cancelled, KeyboardInterrupt):
-            print("cancelled")
-            return 130
-        except Exception:
-            traceback.print_exc()
-            return 1
+    try:
+        carry_out(run, _work(run.kind))
+    except (Cancelled, KeyboardInterrupt):
+        print("cancelled")
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
     return 0
 
 

@@ -1,0 +1,35 @@
+"""The dashboard's entry: navigation only; each page is a file of `pages/`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+HERE = Path(__file__).parent
+PAGES = {
+    "": [("overview", "Overview", "home")],
+    "Explore": [
+        ("toy", "Toy lab", "science"),
+        ("sparsity", "Sparsity", "grain"),
+        ("coherence", "Coherence", "join_inner"),
+    ],
+    "Work": [("runs", "Runs", "folder_open"), ("jobs", "Jobs", "pending_actions")],
+}
+"""Section -> (file and address, title, icon)."""
+
+st.set_page_config(page_title="sparsescope", page_icon=":material/grain:", layout="wide")
+st.navigation(
+    {
+        section: [
+            st.Page(
+                HERE / "pages" / f"{name}.py",
+                title=title,
+                icon=f":material/{icon}:",
+                url_path=name,
+                default=name == "overview",
+            )
+            for name, title, icon in pages
+            if (HERE / "pages" / f"{name}.py").exists()
+        ]
+        for section, pages in PAGES.items()
+    }
+).run()

@@ -1,0 +1,85 @@
+"""What this is, what has been measured, what to do next."""
+
+import streamlit as st
+from pandas import DataFrame
+
+from app import jobs
+from app.figures.catalogue import catalogue
+from app.panels import empty, entry_panel, live, plain, runs, title
+from data.runs import Run, RunError, create
+
+FIRST = ("toy-directions", "sparsity-firing", "sparsity-spectrum", "toy-room")
+"""Figures a newcomer sees first, as soon as their tables are there."""
+
+
+def headline(run: Run) -> None:
+    """The parts of the newest run and its first pictures, two in a row."""
+    held = run.table_names()
+    if "parts" in held:
+        marks = {"done": "check_circle", "running": "hourglass_top", "failed": "error", "cancelled": "pause_circle"}
+        lines = []
+        for part in run.table("parts").itertuples():
+            mark = marks.get(str(part.state), "schedule")
+            spent = f", {part.seconds:.0f} s" if part.state == "done" else ""
+            wrong = f": {plain(part.error)}" if part.state == "failed" else ""
+            lines.append(f":material/{mark}: {plain(part.title)} ({plain(part.state)}{spent}{wrong})")
+        st.markdown("  \n".join(lines))
+    entries = catalogue()
+    ready = [entries[name] for name in FIRST if name in entries and entries[name].drawable(held)]
+    ready += [e for e in entries.values() if e.drawable(held) and e not in ready][: 2 if not ready else 0]
+    for i in range(0, len(ready), 2):
+        for column, entry in zip(st.columns(2, gap="large"), ready[i : i + 2], strict=False):
+            with column:
+                entry_panel(entry, run)
+
+
+def overview_of(run: Run) -> dict[str, object]:
+    """One row of the list of runs."""
+    try:
+        settings = run.settings
+        return {
+            "run": run.name,
+            "kind": run.kind,
+            "state": jobs.state(run),
+            "model": settings.get("model", ""),
+            "corpus": settings.get("corpus", ""),
+            "tokens": settings.get("n_tokens"),
+            "tables": len(run.table_names()),
+            "made": run.provenance.get("made_at", ""),
+        }
+    except RunError as error:
+        return {"run": run.name, "state": "damaged", "kind": str(error)}
+
+
+title(
+    "sparsescope",
+    "How does a network hold more features than it has dimensions, how few of its units does it use at a time, and "
+    "what do its parts specialise in? Every number stands beside its sample size, its uncertainty and its control.",
+)
+found = runs()
+if not found:
+    empty("Nothing has been measured in this folder yet. The demo takes a few minutes:", "sparsescope demo")
+    if st.button("Run the demo here", type="primary", icon=":material/play_arrow:"):
+        from app.demo import DemoConfig
+
+        try:
+            jobs.start(create("demo", DemoConfig(), kind="demo", seed=0))
+        except ValueError as error:
+            st.error(plain(error))
+        else:
+            st.rerun()
+else:
+    asked = st.query_params.get("run")
+    shown = next((run for run in found if run.name == asked), found[0])
+    st.header(f"Run {plain(shown.name)}", anchor=False)
+    live(shown, headline)
+    st.header("Runs", anchor=False)
+    st.dataframe(DataFrame([overview_of(run) for run in found]), hide_index=True, width="stretch")
+    st.header("What to do next", anchor=False)
+    st.markdown(
+        "- **See where neurons fire**: the Sparsity page, with every control beside the measurement.\n"
+        "- **Measure your own model or text**: the Jobs page, or `sparsescope probe sparsity --model MODEL "
+        "--corpus PATH`.\n"
+        "- **Take a figure into a paper**: *Download* below it, or `sparsescope figures RUN --out figures --width "
+        "column --format pdf`."
+    )

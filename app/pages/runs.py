@@ -1,0 +1,81 @@
+"""The runs of the folder: what each is, how two differ, what to keep."""
+
+import json
+
+import streamlit as st
+
+from app import export
+from app.panels import choose_run, log_panel, plain, runs, status, table_panel, title
+from data.runs import Run, RunError, compare, root
+
+
+def details(run: Run) -> None:
+    """Settings, provenance and tables of one run."""
+    left, right = st.columns(2)
+    left.subheader("Settings", anchor=False)
+    left.code(json.dumps(run.settings, indent=1), language="json")
+    right.subheader("Provenance", anchor=False)
+    right.code(json.dumps(run.provenance, indent=1), language="json")
+    st.subheader("Tables", anchor=False)
+    if not run.table_names():
+        st.markdown("No table yet.")
+    table_panel(run, run.table_names())
+
+
+def figures_of(run: Run) -> None:
+    """Every figure the run allows, as one archive."""
+    try:
+        entries = export.choose(run)
+    except ValueError as error:
+        st.caption(plain(error))
+        return
+    st.caption(plain(", ".join(entry.name for entry in entries)))
+    st.code(f"sparsescope figures {run.name} --out figures --width column --format pdf", language="bash")
+
+
+def differences(run: Run) -> None:
+    """Settings in which another run differs."""
+    others = [other.name for other in runs() if other.name != run.name]
+    if not others:
+        st.caption("There is no other run to compare with.")
+        return
+    other = st.selectbox("Compare with", others, key="with", bind="query-params", index=None, placeholder="another run")
+    if other:
+        table = compare(run, Run(root() / other))
+        table.columns = ["setting", run.name, other]
+        if len(table):
+            st.dataframe(table, hide_index=True, width="stretch")
+        else:
+            st.markdown("The settings are the same.")
+
+
+@st.dialog("Delete this run?")
+def confirm(run: Run) -> None:
+    """Ask before a folder is removed."""
+    size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()) / 2**20
+    st.markdown(f"The folder of **{plain(run.name)}** with {size:,.1f} MiB will be removed. There is no way back.")
+    if st.button("Delete it", type="primary"):
+        try:
+            run.delete()
+        except RunError as error:
+            st.error(plain(error))
+        else:
+            st.session_state.pop("run", None)
+            st.rerun()
+
+
+title("Runs", "Every measurement is a folder with its settings, provenance and tables.")
+chosen = choose_run(hint="sparsescope demo")
+if chosen is not None:
+    try:
+        now = status(chosen)
+        log_panel(chosen)
+        st.subheader("Compare", anchor=False)
+        differences(chosen)
+        st.subheader("Figures", anchor=False)
+        figures_of(chosen)
+        details(chosen)
+        if st.button("Delete this run", icon=":material/delete:", disabled=now == "running"):
+            confirm(chosen)
+    except RunError as error:
+        st.error(plain(error))

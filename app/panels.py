@@ -1,0 +1,197 @@
+"""What the pages share: choosing a run, a figure with all its downloads, a job's state, empty states that help.
+
+Everything that came from a file or from a person is shown as plain text: `plain` takes Markdown's signs their meaning.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from pandas import DataFrame
+
+from app import export, jobs
+from app.figures.catalogue import Entry
+from data.runs import Run, RunError, list_runs, root
+from data.tables import Tables
+
+CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "toImage"]}
+EVERY = 2.0
+"""Seconds after which a page looks again at a run that is being measured."""
+
+
+def dark() -> bool:
+    """Whether the page stands on a dark ground."""
+    return st.context.theme.type == "dark"
+
+
+def plain(text: object) -> str:
+    """Text as Markdown that shows it letter by letter: no markup, no links, no icons, no colours, no formulas."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(str(text).split()))
+
+
+def title(words: str, what: str) -> None:
+    """The page's heading and one sentence saying what it answers."""
+    st.title(words, anchor=False)
+    st.caption(what)
+
+
+def runs() -> list[Run]:
+    """All runs that can be read, newest first."""
+    return list_runs(root())
+
+
+def choose_run(needs: Collection[str] = (), *, hint: str) -> Run | None:
+    """The run the page shows: the one in the address (`?run=`), or the newest with these tables; None if there is none.
+
+    Where there is none, `hint` is the command that would make one.  The address always names the run, so that a link
+    shows the same tomorrow.
+    """
+    fitting = [run.name for run in runs() if set(needs) <= set(run.table_names())]
+    asked = st.query_params.get("run")
+    if asked is not None and asked not in fitting:
+        known = asked in [run.name for run in runs()]
+        st.warning(
+            f"Run “{plain(asked)}” {'does not hold what this page shows (yet)' if known else 'is not in the folder'}."
+        )
+    if not fitting:
+        empty("Nothing to show here yet.", hint)
+        return None
+    if st.session_state.get("run") not in fitting:
+        st.session_state["run"] = asked if asked in fitting else fitting[0]
+    name = st.selectbox("Run", fitting, key="run", bind="query-params", persist_state="session")
+    return Run(root() / name)
+
+
+def empty(words: str, command: str) -> None:
+    """An empty state: what is missing, and the command that makes it."""
+    with st.container(border=True):
+        st.markdown(words)
+        st.code(command, language="bash")
+        st.caption("or start it from the Jobs page")
+
+
+def frame(run: Run, name: str) -> DataFrame:
+    """A table of the run, read again only when its file has changed."""
+    path = run.path / f"{name}.parquet"
+    return _frame(str(path), path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _frame(path: str, changed: int) -> DataFrame:
+    return Run(Path(path).parent).table(Path(path).stem)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Show what goes wrong with a run's tables in the block as one sentence, so that the rest of the page stands."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        st.error(plain(error))
+
+
+def tables(run: Run, names: Sequence[str]) -> Tables:
+    """Several tables of the run."""
+    return Tables({name: frame(run, name) for name in names})
+
+
+def chart(figure: Any, *, key: str, caption: str = "") -> None:
+    """A figure as wide as its place, readable by a screen reader, with its caption below."""
+    alt = (figure.layout.meta or {}).get("alt")
+    st.plotly_chart(figure, theme=None, width="stretch", config=CHART, key=key, alt=alt)
+    if caption:
+        st.caption(plain(caption))
+
+
+def entry_panel(entry: Entry, run: Run) -> None:
+    """A figure of the catalogue with heading, caption and downloads; an error of its table becomes its sentence."""
+    st.subheader(entry.title, anchor=False)
+    with told():
+        held = tables(run, entry.needs)
+        chart(entry.draw(held, dark=dark()), key=f"chart-{entry.name}", caption=entry.caption(held))
+        downloads(entry, run)
+
+
+def downloads(entry: Entry, run: Run) -> None:
+    """A menu that gives the figure as it goes into a paper, and the rows it is drawn from."""
+    with st.popover("Download", icon=":material/download:"):
+        width = st.radio("Width", ["column", "text", "wide"], horizontal=True, key=f"width-{entry.name}")
+        lacking = export.missing_drawer()
+        formats = ["html"] if lacking else ["pdf", "svg", "png", "html"]
+        kind = st.radio("Format", formats, horizontal=True, key=f"format-{entry.name}")
+        if lacking:
+            st.caption(lacking)
+        st.download_button(
+            "Figure, data, caption, provenance (zip)",
+            lambda: export.bundle(entry, run, width=export.check_width(width), formats=[kind]),
+            file_name=f"{entry.name}.zip",
+            mime="application/zip",
+            key=f"zip-{entry.name}",
+        )
+        st.download_button(
+            "Data (CSV)",
+            lambda: entry.plotted(tables(run, entry.needs)).to_csv(index=False),
+            file_name=f"{entry.name}.csv",
+            mime="text/csv",
+            key=f"csv-{entry.name}",
+        )
+
+
+def table_panel(run: Run, names: Sequence[str]) -> None:
+    """Tables of the run as they are, each to be downloaded whole."""
+    held = [name for name in names if name in run.table_names()]
+    for tab, name in zip(st.tabs(held) if held else [], held, strict=True):
+        with tab, told():
+            rows = frame(run, name)
+            st.caption(f"{len(rows):,} rows" + (", of which 1,000 are shown" if len(rows) > 1_000 else ""))
+            st.dataframe(rows.head(1_000), hide_index=True, width="stretch", key=f"table-{name}")
+            left, right, _ = st.columns([1, 1, 4])
+            path = run.path / f"{name}.parquet"
+            left.download_button("CSV", partial(_csv, rows), f"{name}.csv", key=f"c-{name}")
+            right.download_button("Parquet", path.read_bytes, f"{name}.parquet", key=f"p-{name}")
+
+
+def _csv(rows: DataFrame) -> str:
+    return rows.to_csv(index=False)
+
+
+def status(run: Run) -> str:
+    """Draw the run's state (a bar while it runs) and return it."""
+    try:
+        now, words = jobs.state(run), jobs.describe(run)
+    except RunError as error:
+        st.error(plain(error))
+        return "damaged"
+    told = run.progress
+    if now == "running":
+        share = told["done"] / told["total"] if told.get("total") else 0.0
+        st.progress(min(max(share, 0.0), 1.0), text=f"Measuring: {plain(words)}")
+    elif now in ("failed", "died"):
+        st.error(plain(words[0].upper() + words[1:]), icon=":material/error:")
+    elif now == "cancelled":
+        st.warning(plain(words[0].upper() + words[1:]), icon=":material/pause_circle:")
+    return now
+
+
+def log_panel(run: Run) -> None:
+    """What the job printed, one click away."""
+    if text := jobs.log_tail(run):
+        with st.expander("Log"):
+            st.code(text, language=None)
+
+
+def live(run: Run, body: Callable[[Run], None]) -> None:
+    """Draw `body(run)`, and again every two seconds while the run is being measured; the page reloads when it ends."""
+    running = jobs.state(run) == "running"
+
+    def again() -> None:
+        now = status(run)
+        body(run)
+        if running and now != "running":
+            st.rerun(scope="app")
+
+    st.fragment(again, run_every=EVERY if running else None)()
