@@ -8,6 +8,7 @@ for window in corpus.windows(tokenizer, n_tokens=20_000, begin_token_id=tokenize
 """
 
 import hashlib
+import math
 import tempfile
 import threading
 from array import array
@@ -16,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pandas import DataFrame, Series
+from pandas import DataFrame, Series, to_numeric
 
 from data.alignment import encoder
 from data.builtin import BUILT_IN, DEFAULT_CORPUS, read_builtin
@@ -189,7 +190,7 @@ def open_corpus(
     `source`: `sotu-modern` (the default: State of the Union after 1981), `sotu`, `python-reference`; a .txt, .md,
     .jsonl, .csv, .tsv, .parquet or .conllu file or a folder of them; `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER` through
     `datasets`; several of them in a list, or joined by `+` as in the name of the corpus they make.
-    `since`, `until`: first and last value of the column `year`.  `where`: column -> value, or a collection of values.
+    `since`, `until`: first and last `year`; documents without one are left out.  `where`: column -> value or values.
     `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
     Raises CorpusError, with file and line, for what cannot be read.
     """
@@ -238,10 +239,9 @@ def _mask(corpus: Corpus, since: int | None, until: int | None, where: Mapping[s
     if not needed:
         return None
     keep = Series(True, index=frame.index)
-    if since is not None:
-        keep &= frame["year"] >= since
-    if until is not None:
-        keep &= frame["year"] <= until
+    if "year" in needed:
+        year = to_numeric(frame["year"], errors="coerce")  # a CSV file gives text
+        keep &= year.between(-math.inf if since is None else since, math.inf if until is None else until)
     for column, value in where.items():
         several = isinstance(value, Iterable) and not isinstance(value, str)
         keep &= frame[column].isin(list(value) if several else [value])

@@ -1,12 +1,13 @@
 """How long work tells that it moves, and how it is stopped."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Cancelled(Exception):
     """Raised by a progress callback to stop the work; whatever was saved stays saved."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called by long work with how much is done; raise `Cancelled` inside it to stop the work."""
 

@@ -205,6 +205,13 @@ def _from_row(row: Mapping[str, Any], fields: Fields, where: str, name: str) -> 
         text = ""
     if not isinstance(text, str):
         raise CorpusError(f"{where}: '{fields.text}' holds a {type(text).__name__}, not a text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON may hold "\\ud800"; no tokenizer takes it
+        half = f"U+{ord(text[error.start]):04X}"
+        raise CorpusError(
+            f"{where}: character {error.start + 1} of '{fields.text}' is half a surrogate pair ({half})"
+        ) from error
     rest = {k: v for k, v in row.items() if k not in (fields.text, fields.domain, fields.name)}
     plain = {k: v if isinstance(v, (str, int, float, bool, type(None))) else str(v) for k, v in rest.items()}
     domain = row.get(fields.domain)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -50,6 +50,7 @@ class Words:
         )
 
 
+@runtime_checkable
 class Tagger(Protocol):
     """Anything that finds words and their classes in texts."""
 

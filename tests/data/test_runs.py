@@ -317,3 +317,14 @@ def test_progress_is_new_then_what_was_reported(run: Run) -> None:
     assert run.progress == {"state": "new"}
     run.report("running", 3, 10, "layer 1", rate=2.5)
     assert run.progress["state"] == "running" and run.progress["rate"] == 2.5 and run.progress["pid"] == os.getpid()
+
+
+def test_the_commit_is_that_of_this_project_and_no_other(tmp_path: Path) -> None:
+    from data.provenance import _commit
+
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(tmp_path)]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "site-packages").mkdir()
+    assert _commit(tmp_path) == head and _commit(tmp_path / "site-packages") is None
