@@ -86,6 +86,7 @@ class Source:
         self._first = self._last = 0
         config = configs[0]
         self._fused = config.features == "independent" and not config.signed
+        self._x = torch.empty(k, configs[0].n_features, samples if self._fused else 0, dtype=dtype)
         self._slope = -SCALE / self._law._p
         self._offset = 1 - 0.5 / self._law._p
 
@@ -100,7 +101,8 @@ class Source:
         at = step - self._first
         if self._fused:
             bits = torch.from_numpy(self._values.integers(self._keys[0][:, at]))
-            return torch.addcmul(self._offset, bits.to(self._dtype), self._slope).clamp_(min=0)
+            # A fused addcmul does not vectorise over broadcast factors and takes longer than these three passes.
+            return torch.mul(bits, self._slope, out=self._x).add_(self._offset).clamp_(min=0)
         return self._law(self._uniform(self._values, 0, at), self._uniform(self._gates, 1, at))
 
     def _uniform(self, draws: counter.Draws, stream: int, at: int) -> Tensor:
