@@ -115,7 +115,8 @@ def double_descent(
     """Train and test loss, and the geometry of features and of data points, over the size of the dataset.
 
     Losses are relative to the zero predictor's on the same points, so that 1 is knowing nothing (the control).  Seeds
-    differ in their data as well as in their start (unless `data_seed` is set); all are tested on the same `n_test` fresh points.
+    differ in their data as well as in their start, unless `data_seed` is set; all are tested on the same `n_test` fresh
+    points.
 
     Tables:
     * `runs`, one row a size and seed: `n_points, seed, train_loss, test_loss, best` (lowest train loss),
