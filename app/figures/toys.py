@@ -1,0 +1,176 @@
+"""Toy models at a glance: their matrices, and which features they represent and with how much interference.
+
+Tables (each may have a column `panel` whose values become small multiples, e.g. `p = 0.1`):
+
+    toy_matrices   matrix ("W^T W" or "b"), row, column, value          best of `best_of` seeds
+    toy_features   feature, norm, superposition, dimensionality         best of `best_of` seeds
+"""
+
+import numpy as np
+import plotly.graph_objects as go
+from pandas import DataFrame
+
+from app.figures import theme
+from app.figures.catalogue import of_table
+from app.figures.theme import Width
+from app.figures.toys_layout import finish, multiples, panels, part
+
+_SUPERPOSITION = {
+    False: ((0, "#0072b2"), (0.5, "#8d6a9f"), (1, "#f0a202")),
+    True: ((0, "#56b4e9"), (0.5, "#c79fc4"), (1, "#ffd166")),
+}
+
+
+def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """W^T W beside b for each panel: ones on the diagonal are features learned, colours off it interference."""
+    theme.need(("matrix", "row", "column", "value"), table, "toy_matrices")
+    names = panels(table)
+    widths = [w for _ in names for w in (1.0, 0.13)]
+    titles = [title for name in names for title in (str(name), "")]
+    figure = multiples(titles, column_widths=widths, spacing=0.012)
+    reach = max(float(table["value"].abs().max()), 1e-9)
+    for i, name in enumerate(names):
+        rows = part(table, name)
+        for offset, matrix in enumerate(("W^T W", "b")):
+            square = rows[rows["matrix"] == matrix].pivot_table(index="row", columns="column", values="value")
+            words = "feature %{x} → output %{y}" if matrix == "W^T W" else "bias of output %{y}"
+            figure.add_heatmap(
+                z=square.to_numpy(),
+                x=square.columns if matrix == "W^T W" else ["b"],
+                y=square.index,
+                coloraxis="coloraxis",
+                hovertemplate=f"{words}: %{{z:.3f}}<extra></extra>",
+                xgap=1 if len(square) <= 40 else 0,
+                ygap=1 if len(square) <= 40 else 0,
+                row=1,
+                col=2 * i + 1 + offset,
+            )
+        first = i == 0
+        figure.update_xaxes(title="input feature i", showline=False, row=1, col=2 * i + 1)
+        figure.update_yaxes(
+            title="output feature j" if first else None,
+            autorange="reversed",
+            showline=False,
+            showticklabels=first,
+            ticks="outside" if first else "",
+            row=1,
+            col=2 * i + 1,
+        )
+        figure.update_yaxes(showticklabels=False, autorange="reversed", ticks="", showline=False, row=1, col=2 * i + 2)
+        figure.update_xaxes(showline=False, ticks="", row=1, col=2 * i + 2)
+    figure.update_layout(
+        coloraxis={
+            "colorscale": [list(stop) for stop in theme.DIVERGING],
+            "cmin": -reach,
+            "cmax": reach,
+            "cmid": 0,
+            "colorbar": {"title": {"text": "weight", "side": "right"}, "thickness": 10, "outlinewidth": 0},
+        }
+    )
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False)
+    told = (
+        f"WᵀW and bias b of the lowest-loss toy model{_best(table)}; 1 on the diagonal: learned, off it: interference"
+    )
+    return finish(
+        figure, told, dark=dark, width=width, alt=matrices_caption(table), height=_high(width, 340, 2.6), panels=True
+    )
+
+
+def matrices_caption(table: DataFrame) -> str:
+    """How many features each panel learned and how far W^T W is from the identity on them."""
+    told = []
+    for name in panels(table):
+        rows = part(table, name)
+        square = rows[rows["matrix"] == "W^T W"].pivot_table(index="row", columns="column", values="value").to_numpy()
+        learned = np.flatnonzero(np.diag(square) > 0.25)
+        off = np.abs(square - np.diag(np.diag(square))).max() if len(square) > 1 else 0.0
+        told.append(f"{name}: {len(learned)} of {len(square)} features, largest interference {off:.2f}".lstrip(": "))
+    return f"WᵀW and bias of the lowest-loss toy model{_best(table)}. " + "; ".join(told) + "."
+
+
+def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """Norm of each feature as a bar, coloured by the interference it suffers; one panel a density."""
+    theme.need(("feature", "norm", "superposition"), table, "toy_features")
+    names = panels(table)
+    figure = multiples(names, shared_yaxes=True, shared_xaxes=True, spacing=0.015)
+    for i, name in enumerate(names):
+        rows = part(table, name).sort_values("feature")
+        figure.add_bar(
+            x=rows["norm"],
+            y=rows["feature"],
+            orientation="h",
+            customdata=rows["superposition"],
+            hovertemplate="feature %{y}: norm %{x:.2f}, superposition %{customdata:.2f}<extra></extra>",
+            marker={"color": rows["superposition"].clip(0, 1), "coloraxis": "coloraxis", "line": {"width": 0}},
+            row=1,
+            col=i + 1,
+        )
+        figure.update_xaxes(title="‖Wᵢ‖", range=[0, max(1.25, float(table["norm"].max()) * 1.05)], row=1, col=i + 1)
+        figure.update_xaxes(tickvals=[0, 1], row=1, col=i + 1)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    figure.update_yaxes(title="feature, most important first", row=1, col=1)
+    figure.update_layout(
+        bargap=0.15,
+        coloraxis={
+            "colorscale": [list(stop) for stop in _SUPERPOSITION[dark]],
+            "cmin": 0,
+            "cmax": 1,
+            "colorbar": {
+                "title": {"text": "superposition<br>Σ(Ŵᵢ·Wⱼ)²", "side": "top"},
+                "thickness": 10,
+                "outlinewidth": 0,
+                "tickvals": [0, 0.5, 1],
+                "ticktext": ["0 alone", "0.5", "≥ 1 shared"],
+                "len": 0.7,
+            },
+        },
+    )
+    told = f"Features' norms in the lowest-loss toy model{_best(table)}; colour: interference from all other features"
+    return finish(
+        figure, told, dark=dark, width=width, alt=stacks_caption(table), height=_high(width, 400, 2.8), panels=True
+    )
+
+
+def stacks_caption(table: DataFrame) -> str:
+    """Per panel: features represented, and how many of them share their dimension."""
+    told = []
+    for name in panels(table):
+        rows = part(table, name)
+        learned = rows[rows["norm"] > 0.5]
+        shared = int((learned["superposition"] > 0.1).sum())
+        told.append(f"{name}: {len(learned)} of {len(rows)} represented, {shared} in superposition".lstrip(": "))
+    return (
+        f"Norm of each feature's direction in the lowest-loss toy model{_best(table)} (represented: above 0.5; "
+        f"in superposition: others' squared projections above 0.1). " + "; ".join(told) + "."
+    )
+
+
+def _best(table: DataFrame) -> str:
+    if "best_of" not in table or table.empty:
+        return ""
+    return f" of {int(table['best_of'].iloc[0])} seeds"
+
+
+def _high(width: Width, screen: float, inches: float) -> float:
+    return screen if width == "screen" else inches
+
+
+FIGURES = (
+    of_table(
+        "toy_matrices",
+        name="toy-matrices",
+        title="What the model computes: WᵀW and the bias",
+        draw=matrices,
+        caption=matrices_caption,
+        sources=("elhage2022toy",),
+    ),
+    of_table(
+        "toy_features",
+        name="toy-features",
+        title="Which features are represented, and which share",
+        draw=stacks,
+        caption=stacks_caption,
+        sources=("elhage2022toy",),
+    ),
+)
