@@ -136,7 +136,11 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
         encoder(SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1], offsets=[(0, 3)])))
 
 
-@given(text=st.text(alphabet="ab é東\n", max_size=30), cuts=st.lists(st.integers(0, 30)), tokens=st.data())
+@given(
+    text=st.text(alphabet="ab é東\n", min_size=12, max_size=30),
+    cuts=st.lists(st.integers(0, 30), min_size=4),
+    tokens=st.data(),
+)
 def test_any_spans_against_the_oracle(text: str, cuts: list[int], tokens: st.DataObject) -> None:
     edges = sorted({min(c, len(text)) for c in cuts})
     pairs = list(zip(edges[::2], edges[1::2], strict=False))
@@ -154,6 +158,13 @@ def test_any_spans_against_the_oracle(text: str, cuts: list[int], tokens: st.Dat
         shared = [len(characters & set(range(a, b))) for a, b in zip(start, end, strict=True)]
         expected.append(int(np.argmax(shared)) if max(shared, default=0) else -1)
     assert align(text, offsets, start, end).tolist() == expected
+
+
+def test_the_larger_share_wins_and_the_first_between_equals() -> None:
+    text = "a,longer x"
+    start, end = np.array([0, 1, 2, 9]), np.array([1, 2, 8, 10])
+    offsets = np.array([[0, 4], [0, 2], [1, 4], [7, 10], [4, 10], [8, 9]])
+    assert align(text, offsets, start, end).tolist() == [2, 0, 2, 2, 2, -1]
 
 
 def test_trimming_takes_white_space_from_both_ends() -> None:
