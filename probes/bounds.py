@@ -151,7 +151,7 @@ def k_predicted_thresholding(d_model: int, n_features: int) -> int:
 
 
 def k_predicted_omp(d_model: int, n_features: int) -> float:
-    """About d / (2 ln F): where orthogonal matching pursuit stops working on random dictionaries (Tropp & Gilbert 2007)."""
+    """About d / (2 ln F): where OMP stops working on random dictionaries (Tropp & Gilbert 2007)."""
     return d_model / (2 * math.log(n_features)) if n_features > 1 else 1.0
 
 

@@ -15,8 +15,8 @@ class Columns:
     """Unit-norm columns of V (d_model, n_features), without a copy of V.
 
     Accepts tensors and numpy arrays, memory-mapped ones too, of any real type (halves and small integers are read as
-    float32, 64-bit integers as float64) and complex ones.  `centred=True` subtracts the mean of the unit columns first and scales again: what is
-    left once the direction common to all features is removed.
+    float32, 64-bit integers as float64) and complex ones.  `centred=True` subtracts the mean of the unit columns first
+    and scales again: what is left once the direction common to all features is removed.
 
     Raises ValueError naming the first column that is zero (or equal to the mean), infinite or not a number, and for
     anything that is not a matrix.

@@ -1,4 +1,4 @@
-"""Every pair of columns compared once: the largest |cosines| of each column, exactly, in memory that grows with F alone.
+"""Every pair of columns compared once: the largest |cosines| of each, exactly, in memory that grows with F alone.
 
 The upper triangle of V^T V is computed tile by tile.  Each tile serves both its rows and its columns; an entry is
 looked at closely only if it beats the smallest of the k largest found so far for its row (or column), which after the
@@ -185,7 +185,7 @@ def _kth_of_groups(tile: Tensor, k: int, dim: int) -> Tensor:
 
 
 def _beating(tile: Tensor, row_bar: Tensor, column_bar: Tensor) -> Int[Tensor, " hits"] | None:
-    """Flat positions where an entry beats the bar of its row or of its column; None when so many do that sorting is cheaper.
+    """Flat positions where an entry beats the bar of its row or of its column; None when most do.
 
     Eight rows at a time are held against the lowest of their bars: one pass over the tile serves both sides.
     """
