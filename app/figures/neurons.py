@@ -92,9 +92,14 @@ def spectrum_caption(neurons: DataFrame) -> str:
         )
     count = neurons[neurons["condition"] == theme.conditions(neurons["condition"])[0]]
     return (
-        f"Firing frequency of {len(count):,} neurons in {count['layer'].nunique()} layers, in bins of 2%. "
+        f"Firing frequency of {len(count):,} neurons in {_layers(count)}, in bins of 2%: "
         f"{'; '.join(parts)}. {theme.sample_size(neurons)}."
     )
+
+
+def _layers(neurons: DataFrame) -> str:
+    layers = neurons["layer"].unique()
+    return f"{len(layers)} layers" if len(layers) > 1 else f"layer {layers[0]}"
 
 
 def spectrum_by_layer(
@@ -150,7 +155,7 @@ FIGURES = (
     of_table(
         "neurons",
         name="sparsity-spectrum-by-layer",
-        title="How often each neuron fires, layer by layer",
+        title="The same, layer by layer",
         draw=spectrum_by_layer,
         caption=spectrum_by_layer_caption,
         plotted=partial(spectrum_data, by=("condition", "layer")),

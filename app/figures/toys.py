@@ -13,7 +13,7 @@ from pandas import DataFrame
 from app.figures import theme
 from app.figures.catalogue import of_table
 from app.figures.theme import Width
-from app.figures.toys_layout import finish, multiples, panels, part
+from app.figures.toys_layout import best_of, finish, multiples, panels, part
 
 _SUPERPOSITION = {
     False: ((0, "#0072b2"), (0.5, "#8d6a9f"), (1, "#f0a202")),
@@ -147,9 +147,7 @@ def stacks_caption(table: DataFrame) -> str:
 
 
 def _best(table: DataFrame) -> str:
-    if "best_of" not in table or table.empty:
-        return ""
-    return f" of {int(table['best_of'].iloc[0])} seeds"
+    return best_of(table, " of {}")
 
 
 def _high(width: Width, screen: float, inches: float) -> float:

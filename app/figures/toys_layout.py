@@ -85,6 +85,14 @@ def multiples(names: Sequence[Hashable], *, rows: int = 1, spacing: float = 0.04
     return figure
 
 
+def best_of(table: DataFrame, words: str) -> str:
+    """`words` with `{}` replaced by how many seeds the table's column `best_of` names; nothing where it is not said."""
+    if "best_of" not in table or table.empty:
+        return ""
+    seeds = int(table["best_of"].iloc[0])
+    return words.format(f"{seeds} seeds" if seeds > 1 else "one seed")
+
+
 def span(values: Sequence[int]) -> str:
     """`3` or `2-5`: the least and the greatest."""
     low, high = min(values), max(values)

@@ -72,13 +72,11 @@ def diagram(
         f"{100 * cells['agrees'].mean():.1f}% agree with theory"
     )
     finish(
-        figure, told, dark=dark, width=width, alt=caption(cells), height=560 if width == "screen" else 4.2, legend=True
+        figure, told, dark=dark, width=width, alt=caption(cells), height=560 if width == "screen" else 4.6, legend=True
     )
-    rows = 3 if width == "column" else 2
-    figure.update_layout(
-        margin={"t": figure.layout.margin.t + 18 + 22 * (rows - 1)},
-        legend={"traceorder": "normal"},
-    )
+    low = {"screen": -0.13, "column": -0.22}.get(width, -0.2)
+    above = figure.layout.margin.t - 18
+    figure.update_layout(margin={"t": above}, legend={"traceorder": "normal", "y": low, "yanchor": "top"})
     return figure
 
 

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from app.figures import theme
 from app.figures.catalogue import of_table
 from app.figures.theme import Width
-from app.figures.toys_layout import finish
+from app.figures.toys_layout import best_of, finish
 
 _NAMED = 8
 
@@ -36,9 +36,7 @@ def polytope(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
     axis: dict[str, Any] = {"range": [-reach, reach], "zeroline": True, "zerolinecolor": theme.GRID[dark]}
     if solid:
         titles = {f"{a}axis": {**axis, "title": {"text": f"h{i + 1}"}, "nticks": 5} for i, a in enumerate("xyz")}
-        figure.update_layout(
-            scene={**titles, "aspectmode": "cube", "camera": {"eye": {"x": 1.25, "y": 1.05, "z": 0.7}}}
-        )
+        figure.update_layout(scene={**titles, "aspectmode": "cube", "camera": {"eye": {"x": 1.4, "y": 1.2, "z": 0.8}}})
     else:
         figure.update_xaxes(**axis, title="hidden dimension h1 (canonical rotation)", constrain="domain")
         figure.update_yaxes(**axis, title="hidden dimension h2", scaleanchor="x", constrain="domain")
@@ -147,7 +145,7 @@ def _count(table: DataFrame) -> str:
 
 
 def _best(table: DataFrame) -> str:
-    return f", lowest loss of {int(table['best_of'].iloc[0])} seeds" if "best_of" in table and len(table) else ""
+    return best_of(table, ", lowest loss of {}")
 
 
 FIGURES = (

@@ -38,7 +38,7 @@ def diagram(
     *,
     n_features: int = 2,
     seeds: int = 10,
-    steps: int = 200,
+    steps: int | None = None,
     seed: int = 0,
     densities: tuple[float, float] = (0.01, 1.0),
     importances: tuple[float, float] = (0.1, 10.0),
@@ -47,8 +47,8 @@ def diagram(
     """Measured and theoretical phase of each cell: n = 2 features in m = 1 dimension, or 3 in 2.
 
     Each cell is fitted from `seeds` random starts (Xavier-normal W, b = 0) with `steps` steps of Adam on the exact
-    loss, and the best is kept: one start alone finds the best solution in about three cells of four.  The measured
-    phase is the candidate whose W^T W is nearest to the fitted one (Frobenius).
+    loss (200, or 400 for three features), and the best is kept: one start alone finds the best solution in about three
+    cells of four.  The measured phase is the candidate whose W^T W is nearest to the fitted one (Frobenius).
 
     Columns, one row a cell: `density, relative_importance, row, column, measured, theory, agrees, off_boundary` (all
     eight neighbours have the same theoretical phase), `loss` (best of seeds; sum over features), `loss_theory`,
@@ -59,6 +59,7 @@ def diagram(
     """
     if n_features not in PHASES:
         raise ValueError(f"n_features={n_features}: phase diagrams exist for 2 features (m = 1) and 3 (m = 2)")
+    steps = {2: 200, 3: 400}[n_features] if steps is None else steps
     if seeds < 1 or steps < 1:
         raise ValueError(f"seeds={seeds} and steps={steps} must both be 1 or more")
     s, r = grid(resolution, densities=densities, importances=importances)
