@@ -136,6 +136,7 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
         encoder(SimpleNamespace(encode=lambda text: SimpleNamespace(ids=[1], offsets=[(0, 3)])))
 
 
+@settings(deadline=None)
 @given(
     text=st.text(alphabet="ab é東\n", min_size=12, max_size=30),
     cuts=st.lists(st.integers(0, 30), min_size=4),
