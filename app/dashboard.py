@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 HERE = Path(__file__).parent
+# section -> (file and address, title, icon)
 PAGES = {
     "": [("overview", "Overview", "home")],
     "Explore": [
@@ -14,9 +15,9 @@ PAGES = {
     ],
     "Work": [("runs", "Runs", "folder_open"), ("jobs", "Jobs", "pending_actions")],
 }
-"""Section -> (file and address, title, icon)."""
 
-st.set_page_config(page_title="sparsescope", page_icon=":material/grain:", layout="wide")
+# a material icon here would be fetched from the network
+st.set_page_config(page_title="sparsescope", page_icon=str(HERE / "assets" / "icon.svg"), layout="wide")
 st.navigation(
     {
         section: [

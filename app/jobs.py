@@ -37,6 +37,8 @@ WORK = {
 folder somebody sent cannot run anything that is not listed here."""
 
 LOG = "log.txt"
+STOPPED = ("cancelled", "failed", "died")
+"""States from which a job can be taken up again."""
 
 
 def carry_out(run: Run, work: Work, tell: Progress | None = None, every: float = 0.5) -> None:
@@ -144,8 +146,8 @@ def cancel(run: Run, patience: float = 8.0) -> str:
 
 
 def jobs(root_folder: Path | None = None) -> list[Run]:
-    """Runs that a process of their own has worked on, newest first."""
-    return [run for run in list_runs(root_folder) if (run.path / LOG).exists()]
+    """Runs that a process of their own has worked on, or any process is working on, newest first."""
+    return [run for run in list_runs(root_folder) if (run.path / LOG).exists() or _running(run)]
 
 
 def log_tail(run: Run, lines: int = 200) -> str:
@@ -156,6 +158,12 @@ def log_tail(run: Run, lines: int = 200) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-lines:])
+
+
+def _running(run: Run) -> bool:
+    with contextlib.suppress(RunError):
+        return state(run) == "running"
+    return False
 
 
 def _alive(told: dict[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from data.runs import Run, RunError, list_runs, root
 from data.tables import Tables
 
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "toImage"]}
+_WRITTEN = "run in the address"
 EVERY = 2.0
 """Seconds after which a page looks again at a run that is being measured."""
 
@@ -60,9 +61,12 @@ def choose_run(needs: Collection[str] = (), *, hint: str) -> Run | None:
     if not fitting:
         empty("Nothing to show here yet.", hint)
         return None
-    if st.session_state.get("run") not in fitting:
+    fresh = asked in fitting and asked != st.session_state.get(_WRITTEN)
+    if fresh or st.session_state.get("run") not in fitting:
         st.session_state["run"] = asked if asked in fitting else fitting[0]
-    name = st.selectbox("Run", fitting, key="run", bind="query-params", persist_state="session")
+    name = st.selectbox("Run", fitting, key="run", persist_state="session")
+    # not `bind="query-params"`, which leaves the default out of the address
+    st.query_params["run"] = st.session_state[_WRITTEN] = name
     return Run(root() / name)
 
 
@@ -159,8 +163,8 @@ def _csv(rows: DataFrame) -> str:
     return rows.to_csv(index=False)
 
 
-def status(run: Run) -> str:
-    """Draw the run's state (a bar while it runs) and return it."""
+def status(run: Run, *, offer: bool = True) -> str:
+    """Draw the run's state (a bar while it runs, a button to go on where it stopped) and return it."""
     try:
         now, words = jobs.state(run), jobs.describe(run)
     except RunError as error:
@@ -174,7 +178,20 @@ def status(run: Run) -> str:
         st.error(plain(words[0].upper() + words[1:]), icon=":material/error:")
     elif now == "cancelled":
         st.warning(plain(words[0].upper() + words[1:]), icon=":material/pause_circle:")
+    if offer and now in jobs.STOPPED and run.kind in jobs.WORK:
+        go_on(run)
     return now
+
+
+def go_on(run: Run) -> None:
+    """A button that starts the run's job, from where it stopped."""
+    if st.button("Go on", key=f"again-{run.name}", icon=":material/play_arrow:"):
+        try:
+            jobs.start(run)
+        except RunError as error:
+            st.error(plain(error))
+        else:
+            st.rerun(scope="app")
 
 
 def log_panel(run: Run) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from urllib.parse import urlencode
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
+_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 SCRIPT = Path(__file__).with_name("dashboard.py")
 
 
@@ -56,6 +58,8 @@ def serving(runs_folder: Path, port: int, wait: float = 60.0) -> Iterator[subpro
     env = os.environ | {"SPARSESCOPE_RUNS": str(runs_folder.resolve())}
     # a session of its own: Ctrl-C reaches the command that started it, which then ends it in order
     process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+    # a closed terminal or `kill` must not leave the server behind either
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDINGS}
     try:
         deadline = time.monotonic() + wait
         while not _answers(port):
@@ -71,6 +75,8 @@ def serving(runs_folder: Path, port: int, wait: float = 60.0) -> Iterator[subpro
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _answers(port: int) -> bool:

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from app import jobs
 from app.commands._run import duration, sentence
 from app.measurements import SparsityConfig
-from app.panels import EVERY, log_panel, plain, status, title
+from app.panels import EVERY, go_on, log_panel, plain, status, title
 from data.config import Config
 from data.runs import Run, RunError, create, root
 
@@ -32,21 +32,15 @@ def job_panel(run: Run) -> None:
                 st.markdown(f"**{plain(run.name)}** · {plain(run.kind)}{ended}")
             except RunError:
                 st.markdown(f"**{plain(run.name)}**")
-            now = status(run)
+            now = status(run, offer=False)
         if now == "running":
             if button.button("Cancel", key=f"cancel-{run.name}", icon=":material/stop_circle:"):
                 with st.spinner("Stopping"):
                     jobs.cancel(run)
                 st.rerun()
-        elif now in ("cancelled", "failed", "died", "new") and button.button(
-            "Go on", key=f"again-{run.name}", icon=":material/play_arrow:"
-        ):
-            try:
-                jobs.start(run)
-            except RunError as error:
-                st.error(plain(error))
-            else:
-                st.rerun()
+        elif now in (*jobs.STOPPED, "new") and run.kind in jobs.WORK:
+            with button:
+                go_on(run)
         log_panel(run)
 
 

@@ -8,21 +8,30 @@ from app.figures.catalogue import catalogue
 from app.panels import empty, entry_panel, live, plain, runs, title
 from data.runs import Run, RunError, create
 
+# what a newcomer sees first, as soon as the tables are there
 FIRST = ("toy-directions", "sparsity-firing", "sparsity-spectrum", "toy-room")
-"""Figures a newcomer sees first, as soon as their tables are there."""
 
 
 def headline(run: Run) -> None:
     """The parts of the newest run and its first pictures, two in a row."""
     held = run.table_names()
     if "parts" in held:
-        marks = {"done": "check_circle", "running": "hourglass_top", "failed": "error", "cancelled": "pause_circle"}
+        marks = {
+            "done": "check_circle",
+            "running": "hourglass_top",
+            "failed": "error",
+            "cancelled": "pause_circle",
+            "stopped": "pause_circle",
+        }
         lines = []
+        going = jobs.state(run) == "running"
         for part in run.table("parts").itertuples():
-            mark = marks.get(str(part.state), "schedule")
-            spent = f", {part.seconds:.0f} s" if part.state == "done" else ""
-            wrong = f": {plain(part.error)}" if part.state == "failed" else ""
-            lines.append(f":material/{mark}: {plain(part.title)} ({plain(part.state)}{spent}{wrong})")
+            state = "stopped" if part.state == "running" and not going else str(part.state)
+            spent = f", {part.seconds:.0f} s" if state == "done" else ""
+            wrong = f": {plain(part.error)}" if state == "failed" else ""
+            lines.append(
+                f":material/{marks.get(state, 'schedule')}: {plain(part.title)} ({plain(state)}{spent}{wrong})"
+            )
         st.markdown("  \n".join(lines))
     entries = catalogue()
     ready = [entries[name] for name in FIRST if name in entries and entries[name].drawable(held)]

@@ -13,9 +13,9 @@ def details(run: Run) -> None:
     """Settings, provenance and tables of one run."""
     left, right = st.columns(2)
     left.subheader("Settings", anchor=False)
-    left.code(json.dumps(run.settings, indent=1), language="json")
+    left.code(json.dumps(run.settings, indent=1), language="json", wrap_lines=True)
     right.subheader("Provenance", anchor=False)
-    right.code(json.dumps(run.provenance, indent=1), language="json")
+    right.code(json.dumps(run.provenance, indent=1), language="json", wrap_lines=True)
     st.subheader("Tables", anchor=False)
     if not run.table_names():
         st.markdown("No table yet.")

@@ -81,6 +81,7 @@ def test_a_link_to_a_run_that_is_gone_says_so_and_shows_another(run: Run) -> Non
     assert "not in the folder" in test.warning[0].value
     assert "<b>" not in test.warning[0].value
     assert test.selectbox(key="run").value == "first"
+    assert test.query_params["run"] in ("first", ["first"])
 
 
 def test_half_a_run_shows_what_there_is(run: Run) -> None:
