@@ -12,7 +12,7 @@ import pytest
 import app
 from app import jobs
 from app.server import pick_port, serving, url
-from data import Run
+from data import Tables
 from data.runs import create
 
 CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium")) or shutil.which("google-chrome")
@@ -61,10 +61,20 @@ def loopback(address: str) -> bool:
     return urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-@pytest.fixture
-def port(run: Run) -> Iterator[int]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tables: Tables) -> Path:
+    """A folder of runs with one finished run, `first`."""
+    place = tmp_path_factory.mktemp("served") / "runs"
+    made = create("first", {"model": "m", "corpus": "c"}, kind="probe.sparsity", root_folder=place)
+    made.save_tables(tables)
+    made.report("done", 1, 1)
+    return place
+
+
+@pytest.fixture(scope="module")
+def port(folder: Path) -> Iterator[int]:
     chosen = pick_port(first=8700)
-    with serving(run.path.parent, chosen):
+    with serving(folder, chosen):
         yield chosen
 
 
@@ -82,7 +92,7 @@ def test_every_page_opens_from_the_menu_without_an_error(page, port: int) -> Non
 
 
 def test_a_link_opens_the_same_state_in_a_fresh_browser(page, port: int, chromium) -> None:
-    page.goto(url(port, "sparsity"))
+    page.goto(url(port, "sparsity", run="first"))
     page.wait_for_selector(".js-plotly-plot")
     page.get_by_role("radio", name="with", exact=True).click()
     page.wait_for_function("location.search.includes('sinks=with') && location.search.includes('run=first')")
@@ -94,7 +104,7 @@ def test_a_link_opens_the_same_state_in_a_fresh_browser(page, port: int, chromiu
 
 
 def test_figures_have_words_for_who_cannot_see_them(page, port: int) -> None:
-    page.goto(url(port, "sparsity"))
+    page.goto(url(port, "sparsity", run="first"))
     page.wait_for_selector(".js-plotly-plot")
     described = page.locator('[aria-label*="95% bootstrap intervals"], [alt*="95% bootstrap intervals"]')
     described.first.wait_for(state="attached")
@@ -103,17 +113,17 @@ def test_figures_have_words_for_who_cannot_see_them(page, port: int) -> None:
 def test_a_figure_is_downloaded_with_all_that_belongs_to_it(page, port: int, tmp_path: Path) -> None:
     import zipfile
 
-    page.goto(url(port, "sparsity"))
+    page.goto(url(port, "sparsity", run="first"))
     page.get_by_role("button", name="Download").first.click()
-    page.get_by_text("html", exact=True).first.click()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Figure, data, caption").first.click()
     waiting.value.save_as(tmp_path / "figure.zip")
     names = zipfile.ZipFile(tmp_path / "figure.zip").namelist()
-    assert {"sparsity-firing.html", "sparsity-firing.csv", "sparsity-firing.tex"} <= set(names)
+    assert {"sparsity-firing.csv", "sparsity-firing.txt", "sparsity-firing.tex"} <= set(names)
+    assert {"sparsity-firing.pdf", "sparsity-firing.html"} & set(names)
 
 
-def test_a_job_is_seen_and_cancelled_and_outlives_the_server(page, run: Run, tmp_path: Path) -> None:
+def test_a_job_is_seen_and_cancelled_and_outlives_the_server(page, tmp_path: Path) -> None:
     (tmp_path / "works.py").write_text(
         "import time\ndef endless(run, progress):\n    i = 0\n    while True:\n        i += 1\n"
         "        progress(i, 1e9, '<b>counting</b>')\n        time.sleep(0.05)\n"
@@ -122,15 +132,15 @@ def test_a_job_is_seen_and_cancelled_and_outlives_the_server(page, run: Run, tmp
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from app import jobs; "
         "jobs.WORK['endless'] = 'works:endless'; sys.exit(jobs.main())"
     )
-    job = create("endless", {}, kind="endless", root_folder=run.path.parent)
+    job = create("endless", {}, kind="endless", root_folder=tmp_path / "runs")
     jobs.start(job, command=(sys.executable, "-c", code))
     try:
         chosen = pick_port(first=8700)
-        with serving(run.path.parent, chosen):
+        with serving(job.path.parent, chosen):
             page.goto(url(chosen, "jobs"))
             page.get_by_text("<b>counting</b>").wait_for()
         assert jobs.state(job) == "running"
-        with serving(run.path.parent, chosen):
+        with serving(job.path.parent, chosen):
             page.goto(url(chosen, "jobs"))
             page.get_by_role("button", name="Cancel").click()
             page.get_by_text("Cancelled; start it again").first.wait_for()
@@ -140,23 +150,21 @@ def test_a_job_is_seen_and_cancelled_and_outlives_the_server(page, run: Run, tmp
             jobs.cancel(job)
 
 
-def test_markup_from_a_file_stays_text(page, run: Run) -> None:
+def test_markup_from_a_file_stays_text(page, port: int, folder: Path, tables: Tables) -> None:
     nasty = "<script>window.broken=1</script><img src=x onerror='window.broken=1'>"
-    made = create("nasty", {"model": nasty, "corpus": nasty}, kind="probe.sparsity", root_folder=run.path.parent)
-    made.save_tables(run.tables())
+    made = create("nasty", {"model": nasty, "corpus": nasty}, kind="probe.sparsity", root_folder=folder)
+    made.save_tables(tables)
     from pandas import DataFrame
 
     made.save_table("inputs", DataFrame({"role": ["model"], "name": [nasty], "title": [nasty], "hash": ["0"]}))
     made.report("failed", error=nasty)
-    chosen = pick_port(first=8700)
-    with serving(run.path.parent, chosen):
-        for name in PAGES:
-            page.goto(url(chosen, "" if name == "overview" else name, run="nasty"))
-            page.wait_for_selector("h1")
-            page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
-            assert page.evaluate("window.broken") is None
-        page.goto(url(chosen, "sparsity", run="nasty"))
-        page.get_by_text("<script>window.broken=1</script>").first.wait_for()
+    for name in PAGES:
+        page.goto(url(port, "" if name == "overview" else name, run="nasty"))
+        page.wait_for_selector("h1")
+        page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+        assert page.evaluate("window.broken") is None
+    page.goto(url(port, "sparsity", run="nasty"))
+    page.get_by_text("<script>window.broken=1</script>").first.wait_for()
 
 
 def test_the_server_listens_on_loopback_only(port: int) -> None:
