@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 PAGES = {
     "": [("overview", "Overview", "home")],
     "Explore": [
-        ("toy", "Toy lab", "science"),
+        ("toy_lab", "Toy lab", "science"),
         ("sparsity", "Sparsity", "grain"),
         ("coherence", "Coherence", "join_inner"),
     ],
