@@ -16,23 +16,24 @@ def token_measures(z: Float[Tensor, "n_tokens d_mlp"]) -> Float[Tensor, "n_token
     With e the squared activations in falling order and d = d_mlp:
 
         energy_topS          sum of the first round(S d) of e / sum of e
-        hoyer                (sqrt d - |z|_1 / |z|_2) / (sqrt d - 1): 0 if all are equal, 1 if one is active
+        hoyer                1 - |z|_1 / (sqrt d |z|_2): 0 if all are equal, 1 - 1/sqrt d if one is active
         gini                 of |z|: 0 if all are equal, 1 - 1/d if one is active
         kurtosis             mean (z - mean z)^4 / (mean (z - mean z)^2)^2: 3 for a Gaussian
         participation_ratio  (sum e)^2 / (d sum e^2): 1 if all are equal, 1/d if one is active
 
     A vector of independent Gaussians has energy_top10 .4393, hoyer .2021, gini .4142, participation_ratio 1/3.
-    Sources: Hoyer 2004; Hurley and Rickard 2009 (Gini).
+    Sources: Hoyer 2004, whose own measure is this one times sqrt d / (sqrt d - 1); Hurley and Rickard 2009 (Gini).
     """
     z = z.float()
     d = z.shape[1]
+    z = z / z.abs().amax(dim=1, keepdim=True)  # fourth powers of raw activations can overflow
     size = _falling(z.abs())
     energy = size.square()
     total = energy.sum(dim=1)
     running = energy.cumsum(dim=1)
     tops = [running[:, max(round(share * d), 1) - 1] / total for share in SHARES.values()]
     l1 = size.sum(dim=1)
-    hoyer = (d**0.5 - l1 / total.sqrt()) / (d**0.5 - 1) if d > 1 else torch.full_like(l1, torch.nan)
+    hoyer = 1 - l1 / (d * total).sqrt()
     rank = torch.arange(1, d + 1, device=z.device, dtype=z.dtype)
     gini = (d + 1 - 2 * (size * rank).sum(dim=1) / l1) / d
     centred = z - z.mean(dim=1, keepdim=True)

@@ -66,13 +66,17 @@ class Firing(Sums):
             tokens=np.zeros((layers, groups, N_BLOCKS), dtype=np.int64),
         )
         self.widths = [block.d_mlp for block in model.blocks]
+        self._fires = torch.empty(0)  # kept between batches: fresh memory costs more than the comparison
 
     def update(self, seen: Observation) -> None:
         """Count who fires, apart for each group of tokens."""
         if "gate" not in seen.sites:
             return
         # Matrix products of zeros and ones are exact below 2^24 tokens and far quicker than sums of booleans.
-        fires = (seen.sites["gate"] > 0).float()
+        gate = seen.sites["gate"]
+        if self._fires.shape != gate.shape or self._fires.device != gate.device:
+            self._fires = torch.empty(gate.shape, device=gate.device)
+        fires = torch.gt(gate, 0, out=self._fires)
         member = torch.nn.functional.one_hot(seen.group, len(GROUPS)).float()
         self.arrays["fired"][seen.layer, :, : fires.shape[1]] += (member.T @ fires).long().cpu().numpy()
         of_token, group, block = fires.sum(dim=1).cpu(), seen.group.cpu(), seen.tokens.block
@@ -183,7 +187,7 @@ class InputMoments(Sums):
 
     def update(self, seen: Observation) -> None:
         """Add x and x x^T of every other ordinary token."""
-        x = seen.sites["ffn_input"][seen.group == KEPT][:: self.stride].float()
+        x = seen.sites["ffn_input"][:: self.stride][seen.group[:: self.stride] == KEPT].float()
         self.arrays["count"][seen.layer] += len(x)
         self.arrays["total"][seen.layer] += x.sum(dim=0).double().cpu().numpy()
         self.arrays["product"][seen.layer] += (x.T @ x).cpu().numpy()

@@ -1,5 +1,6 @@
 """Dense models, observed through TransformerLens' TransformerBridge."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,14 +17,15 @@ from probes.models.weights import ModelError
 class DenseModel(LanguageModel):
     """A model whose feed-forward blocks are all dense; `bridge` is its TransformerBridge.
 
-    Logits equal the plain model with eager attention bit for bit.
+    Logits equal the plain model with eager attention bit for bit, but for families whose fused query-key-value
+    matrix the bridge splits (GPT-2): there they agree to rounding.
     """
 
     def __init__(self, hf: Any, tokenizer: Any, *, name: str, title: str, source: str):
         super().__init__(hf, tokenizer, name=name, title=title, source=source)
         # The bridge renames what it wraps; the tensors stay the same.
         self._plain_weights = dict(hf.state_dict())
-        self.bridge = _boot(hf, tokenizer, name)
+        self.bridge = _boot(hf, name)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -66,24 +68,19 @@ class DenseModel(LanguageModel):
         return dict(self._plain_weights)
 
 
-def _boot(hf: Any, tokenizer: Any, name: str) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
+def _boot(hf: Any, name: str) -> Any:
+    # Not `boot_transformers`: that one fetches a tokenizer by name, and changes the one it is given.
+    from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+    architecture = (getattr(hf.config, "architectures", None) or [type(hf).__name__])[0]
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        return TransformerBridge.boot_transformers(
-            name, hf_model=hf, tokenizer=tokenizer, dtype=hf.dtype, device=None if _placed(hf) else hf.device
-        )
+        return build_bridge_from_module(hf, architecture, hf_config=copy.deepcopy(hf.config), model_name=name)
     except (ValueError, KeyError, NotImplementedError, AttributeError) as error:
-        kind = (getattr(hf.config, "architectures", None) or [type(hf).__name__])[0]
-        raise ModelError(f"TransformerLens cannot open the dense architecture {kind} ({error})") from error
+        raise ModelError(f"TransformerLens cannot open the dense architecture {architecture} ({error})") from error
     finally:
         logging.disable(level)
-
-
-def _placed(hf: Any) -> bool:
-    return getattr(hf, "hf_device_map", None) is not None
 
 
 def _as_bridge_hook(hook: Hook) -> Callable[..., Tensor | None]:
