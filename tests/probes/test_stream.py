@@ -51,7 +51,7 @@ def test_every_token_is_seen_once_in_every_layer(tiny: LanguageModel, corpus: Co
     seen = Everything()
     passed = stream.run(tiny, corpus, {"all": seen}, SMALL)
     assert passed.n_tokens == 600
-    wanted = [d for d in corpus.tokenize(tiny.tokenizer, n_tokens=600, tokens_per_document=1023)]
+    wanted = list(corpus.tokenize(tiny.tokenizer, n_tokens=600, tokens_per_document=1023))
     assert passed.n_documents == len(wanted)
     for layer in range(tiny.n_layers):
         of_layer = [s for s in seen.seen if s.layer == layer]
