@@ -13,10 +13,10 @@ from toymodels.stack import Stack
 if TYPE_CHECKING:
     from toymodels.training import History
 
-_NAME = "checkpoint"
+NAME = "checkpoint"
 
 
-def save(run: Run, stack: Stack, history: "History") -> None:
+def save(run: Run, stack: Stack, history: "History", name: str = NAME) -> None:
     """Write everything needed to go on exactly where this is."""
     arrays = {
         "identity": _identity(stack, history),
@@ -34,32 +34,26 @@ def save(run: Run, stack: Stack, history: "History") -> None:
     if history.taken:
         arrays["taken_params"] = np.stack([flat.numpy() for _, flat, _ in history.taken])
         arrays["taken_loss"] = np.stack([loss for _, _, loss in history.taken])
-    run.save_tensors(_NAME, arrays)
+    run.save_tensors(name, arrays)
 
 
-def restore(run: Run, stack: Stack, history: "History") -> None:
+def restore(run: Run, stack: Stack, history: "History", name: str = NAME) -> None:
     """Go back to what the run folder holds, if it holds anything; ValueError if that is of another stack."""
-    if not (run.path / f"{_NAME}.safetensors").exists():
+    if not (run.path / f"{name}.safetensors").exists():
         return
-    kept = run.tensors(_NAME)
+    kept = run.tensors(name)
     if not np.array_equal(kept["identity"], _identity(stack, history)):
         raise ValueError(f"run '{run.name}' holds a training of other settings or seeds; choose another name")
-    for name in ("params", "first", "second"):
-        getattr(stack, name).copy_(torch.from_numpy(kept[name].copy()))
+    for key in ("params", "first", "second"):
+        getattr(stack, key).copy_(torch.from_numpy(kept[key].copy()))
     history.step = int(kept["step"][0])
     history.active = kept["active"].astype(bool)
-    for name in ("steps", "window", "interval", "previous"):
-        setattr(history, name, kept[name].copy())
+    for key in ("steps", "window", "interval", "previous"):
+        setattr(history, key, kept[key].copy())
     history.taken = [
         (int(step), torch.from_numpy(kept["taken_params"][i].copy()), kept["taken_loss"][i])
         for i, step in enumerate(kept["taken_steps"])
     ]
-
-
-def finish(run: Run, stack: Stack, history: "History", toys: Toys) -> None:
-    """Write the finished toys as tensors `toys` and table `instances`, beside the last checkpoint."""
-    save(run, stack, history)
-    save_toys(run, toys)
 
 
 def save_toys(run: Run, toys: Toys, name: str = "toys") -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
-from data import Progress, silent
+from data import Progress, Run, silent
 from toymodels.config import ToyConfig
 from toymodels.results import Toy, Toys
 from toymodels.training import EngineName, train_stack
@@ -51,12 +51,14 @@ def sweep(
     jobs: int | None = None,
     snapshots: int | Sequence[int] = 0,
     progress: Progress = silent,
+    run: Run | None = None,
 ) -> Sweep:
     """Train every combination of the grid's values with every seed.
 
     `grid` maps names of `ToyConfig` fields to values; `base` holds all other settings.  `measure` turns a toy into
     further columns.  `engine="ray"` spreads the stacks over a Ray cluster (extra `cluster`), `local` over `jobs`
-    threads of this machine.  ValueError names a field that does not exist or a value that a setting refuses.
+    threads of this machine.  With a `run`, local work is saved there and goes on from there.
+    ValueError names a field that does not exist or a value that a setting refuses.
     """
     settings = combinations(grid, base or ToyConfig(), steps)
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
@@ -69,7 +71,7 @@ def sweep(
 
         stacks = cluster.train_stacks(tasks, chosen, trainer, snapshots, progress)
     elif engine == "local":
-        stacks = _local(tasks, chosen, trainer, jobs, snapshots, progress)
+        stacks = _local(tasks, chosen, trainer, jobs, snapshots, progress, run)
     else:
         raise ValueError(f"no engine '{engine}'; choose 'local' or 'ray'")
     by_setting: dict[int, Toys] = {}
@@ -109,13 +111,25 @@ def _local(
     jobs: int | None,
     snapshots: int | Sequence[int],
     progress: Progress,
+    run: Run | None,
 ) -> list[Toys]:
     work = [sum(c.steps * c.samples * c.d_hidden * c.n_features for c in task) for task in tasks]
     stacks = []
     for i, task in enumerate(tasks):
         share = _Share(progress, sum(work[:i]) / sum(work), work[i] / sum(work))
         configs, each = stack_of(task, seeds)
-        stacks.append(train_stack(configs, each, engine=trainer, threads=jobs, snapshots=snapshots, progress=share))
+        stacks.append(
+            train_stack(
+                configs,
+                each,
+                engine=trainer,
+                threads=jobs,
+                snapshots=snapshots,
+                progress=share,
+                run=run,
+                name=f"checkpoint-{i}",
+            )
+        )
     return stacks
 
 

@@ -40,14 +40,15 @@ def train(
     trained beside it.  `steps` overrides the settings'.  `engine`: `numba` compiles, `torch` does not, `auto` chooses
     the faster that can do these settings.  `activation` replaces the settings' nonlinearity by any function.
     `snapshots` is how many on a logarithmic schedule, or at which steps.  With a `run`, the work is saved there every
-    half minute and when stopped, and goes on from there.  Raises whatever `progress` raises to stop it.
+    half minute and when stopped, goes on from there, and leaves tensors `toys` and table `instances`.  Raises whatever
+    `progress` raises to stop it.
     """
     chosen = range(seeds) if isinstance(seeds, int) else seeds
     if not len(chosen):
         raise ValueError("no seeds to train; ask for at least one")
     if steps is not None:
         config = ToyConfig.model_validate(config.model_dump() | {"steps": steps})
-    return train_stack(
+    toys = train_stack(
         [config] * len(chosen),
         list(chosen),
         engine=engine,
@@ -58,6 +59,9 @@ def train(
         progress=progress,
         run=run,
     )
+    if run is not None:
+        checkpoint.save_toys(run, toys)
+    return toys
 
 
 def train_stack(
@@ -71,10 +75,11 @@ def train_stack(
     evaluation_samples: int = evaluation.SAMPLES,
     progress: Progress = silent,
     run: Run | None = None,
+    name: str = checkpoint.NAME,
 ) -> Toys:
     """`train` for instances whose settings differ in numbers only (equal `stack_key`), such as a sweep's.
 
-    Raises ValueError if they differ in shape or kind.
+    `name` is that of the checkpoint in the run folder.  Raises ValueError if they differ in shape or kind.
     """
     if len({config.stack_key for config in configs}) > 1:
         raise ValueError("these settings differ in shape or kind and cannot train in one stack; use `sweep`")
@@ -82,15 +87,12 @@ def train_stack(
     mover = choose_engine(stack, engine, threads, activation)
     history = History(stack, snapshot_steps(configs[0].steps, snapshots))
     if run is not None:
-        checkpoint.restore(run, stack, history)
-    rate = _loop(stack, history, mover, progress, run)
+        checkpoint.restore(run, stack, history, name)
+    rate = _loop(stack, history, mover, progress, run, name)
     loss = evaluation.evaluate(
         configs, seeds, stack.views(stack.params), samples=evaluation_samples, activation=activation
     )
-    toys = history.toys(loss.float(), rate, mover.name)
-    if run is not None:
-        checkpoint.finish(run, stack, history, toys)
-    return toys
+    return history.toys(loss.float(), rate, mover.name)
 
 
 def choose_engine(stack: Stack, engine: EngineName, threads: int | None, activation: Activation | None) -> Engine:
@@ -191,7 +193,7 @@ class History:
         )
 
 
-def _loop(stack: Stack, history: History, mover: Engine, progress: Progress, run: Run | None) -> float:
+def _loop(stack: Stack, history: History, mover: Engine, progress: Progress, run: Run | None, name: str) -> float:
     """Advance to the end in blocks of about a quarter second; instance-steps a second."""
     config, k = stack.configs[0], len(stack.seeds)
     total, done, saved = config.steps * k, int(history.steps.sum()), time.monotonic()
@@ -208,10 +210,12 @@ def _loop(stack: Stack, history: History, mover: Engine, progress: Progress, run
             done = int(history.steps.sum()) + int((config.steps - history.steps[~history.active]).sum())
             progress(done, total, f"{(done - first) / (now - begun):,.0f} instance-steps/s")
             if run is not None and time.monotonic() - saved > 30:
-                checkpoint.save(run, stack, history)
+                checkpoint.save(run, stack, history, name)
                 saved = time.monotonic()
     except BaseException:
         if run is not None:
-            checkpoint.save(run, stack, history)
+            checkpoint.save(run, stack, history, name)
         raise
+    if run is not None:
+        checkpoint.save(run, stack, history, name)
     return (int(history.steps.sum()) - first) / max(time.perf_counter() - begun, 1e-9)
