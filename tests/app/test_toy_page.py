@@ -96,13 +96,13 @@ def test_a_changed_setting_is_told_apart_from_what_was_measured() -> None:
 
 
 def test_the_staircase_and_its_tables() -> None:
-    test = finish(show(view="staircase", sn="12", sm="3", sd="3", ss="500", sk="1"), "staircase")
+    test = finish(show(view="Sweep over sparsity", sn="12", sm="3", sd="3", ss="500", sk="1"), "staircase")
     assert not test.exception and not test.error
     assert len(test.session_state["work-staircase"][1].result["toy_room"]) == 3
 
 
 def test_the_phase_diagram_and_its_agreement() -> None:
-    test = finish(show(view="phase", pr="8"), "phase")
+    test = finish(show(view="Phase diagram", pr="8"), "phase")
     assert not test.exception and not test.error
     metrics = {m.label: m.value for m in test.metric}
     assert metrics["Off the boundary"] == "100.0%"
