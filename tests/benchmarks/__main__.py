@@ -16,6 +16,7 @@ def main(names: list[str]) -> None:
         if name not in known:
             raise SystemExit(f"no benchmark '{name}'; there are {', '.join(known)}")
         print(f"\n== {name}")
+        sys.argv = [f"tests/benchmarks/{name}.py"]  # a module reads its own options when it is run alone
         importlib.import_module(f"tests.benchmarks.{name}").main()
 
 
