@@ -21,6 +21,8 @@ class DemoConfig(Config):
 
     n_tokens: PositiveInt = 20_000
     """Tokens of the built-in text that are shown to the language model."""
+    control_tokens: PositiveInt = 4_000
+    """Tokens that the controls with other weights read: enough for intervals of a few points, in a fifth of the time."""
     model: str = "smollm2-135m"
     """The language model that is measured."""
     corpus: str = "sotu"
@@ -79,7 +81,13 @@ def sparsity(run: Run, config: DemoConfig, progress: Progress) -> None:
     """Which neurons of the language model fire, and how the energy is spread, beside the controls."""
     from app.measurements import SparsityConfig, measure_sparsity
 
-    asked = SparsityConfig(model=config.model, corpus=config.corpus, n_tokens=config.n_tokens, seed=config.seed)
+    asked = SparsityConfig(
+        model=config.model,
+        corpus=config.corpus,
+        n_tokens=config.n_tokens,
+        control_tokens=min(config.control_tokens, config.n_tokens),
+        seed=config.seed,
+    )
     measure_sparsity(asked, run, progress)
 
 

@@ -25,6 +25,8 @@ class SparsityConfig(Config):
     """Tokens read."""
     controls: tuple[Literal["gaussian", "random_init", "shuffled"], ...] = ("gaussian", "random_init", "shuffled")
     """Controls measured beside the model."""
+    control_tokens: PositiveInt | None = None
+    """Tokens that the controls with other weights read; None: as many as the model."""
     dtype: Dtype = "auto"
     """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
     seed: NonNegativeInt = 0
@@ -55,6 +57,7 @@ def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> No
         corpus,
         config.n_tokens,
         controls=config.controls,
+        control_tokens=config.control_tokens,
         config=StreamConfig(seed=config.seed, shard_tokens=_shard(config.n_tokens)),
         run=run,
         progress=progress,

@@ -32,6 +32,7 @@ def measure(
     n_tokens: int = 20_000,
     *,
     controls: Sequence[Control] = CONTROLS,
+    control_tokens: int | None = None,
     config: StreamConfig | None = None,
     run: Run | None = None,
     progress: Progress = silent,
@@ -40,6 +41,7 @@ def measure(
 
     Controls: `gaussian` (inputs drawn with the mean and covariance of each layer's real FFN inputs), `random_init`
     (the same architecture as initialised, on the same text) and `shuffled` (FFN weights in random order, same text).
+    `control_tokens` is how many tokens the last two read, by default as many; the tables say how many each read.
 
     Tables
         layers   layer, condition, sinks (`without` / `with` attention sinks and the first positions), measure
@@ -71,7 +73,8 @@ def measure(
             keep(control, _gaussian(model, inputs, config.seed, told(control)))
         else:
             made = controlled.random_init if control == "random_init" else controlled.shuffled
-            _pass(made(model, config.seed), corpus, config, None, run, control, told(control), keep)
+            fewer = config.model_copy(update={"n_tokens": min(control_tokens or n_tokens, n_tokens)})
+            _pass(made(model, config.seed), corpus, fewer, None, run, control, told(control), keep)
     return _together(found)
 
 

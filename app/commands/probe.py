@@ -25,6 +25,9 @@ def sparsity(
     control: Annotated[
         list[str] | None, typer.Option(help="gaussian, random_init or shuffled; may be repeated. Default: all.")
     ] = None,
+    control_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that the random and shuffled controls read. Default: as many.")
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")
     ] = "auto",
@@ -47,7 +50,8 @@ def sparsity(
     from data.config import digest
     from data.runs import create
 
-    asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
+    asked: dict[str, object] = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
+    asked |= {"control_tokens": control_tokens}
     config = SparsityConfig.model_validate(asked | ({"controls": tuple(control)} if control else {}))
     run = create(name or f"sparsity-{digest(config.model_dump(mode='json'))}", config, kind="probe.sparsity", seed=seed)
     with progress("sparsity") as tell:
