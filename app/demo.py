@@ -22,7 +22,7 @@ class DemoConfig(Config):
     n_tokens: PositiveInt = 20_000
     """Tokens of the built-in text that are shown to the language model."""
     control_tokens: PositiveInt = 4_000
-    """Tokens that the controls with other weights read: enough for intervals of a few points, in a fifth of the time."""
+    """Tokens that the controls with other weights read: a fifth of the time, for intervals of a few points."""
     model: str = "smollm2-135m"
     """The language model that is measured."""
     corpus: str = "sotu"
