@@ -102,10 +102,11 @@ def test_five_points_make_a_pentagon() -> None:
 @pytest.mark.reproduction
 def test_double_descent() -> None:
     """Published bump for n=300, m=8: .976 (T=20), 1.082 (T=800), .881 (T=20k)."""
-    out = double_descent(n_points=(20, 100, 400, 800, 1600, 5000), seeds=2, progress=tell)
+    config = DOUBLE_DESCENT.model_copy(update={"steps": 4000, "warmup": 200})
+    out = double_descent(config, n_points=(20, 100, 400, 800, 1600, 4000), seeds=2, progress=tell)
     found = bump(out["summary"])
     results = {"bump": found, "summary": out["summary"].to_dict("records"), "runs": out["runs"].to_dict("records")}
-    keep("memorization_double_descent", DOUBLE_DESCENT, seed=0, results=results)
+    keep("memorization_double_descent", config, seed=0, results=results)
     assert found["rise"] > 3 * out["summary"].test_loss_sd.max()
     assert found["height"] > 1 > found["left"]
     assert 200 <= found["n_points"] <= 1600
