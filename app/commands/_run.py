@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_COUNTED = 500
 BAD_INPUT, STOPPED = 2, 130
 """Exit codes: the request cannot be met; stopped by its user (128 + SIGINT)."""
 
@@ -96,7 +97,7 @@ class Pace:
         self._total = -1.0
 
     def words(self, done: float, total: float) -> str:
-        """For example `1,520/s, 12 s left`; empty until something moved."""
+        """For example `1,520/s, 12 s left`; empty until something moved, and no rate of shares or of a few parts."""
         now = self._clock()
         if total != self._total or done < self._last:
             self._start, self._first, self._total = now, done, total
@@ -104,7 +105,10 @@ class Pace:
         if done <= self._first or now <= self._start:
             return ""
         rate = (done - self._first) / (now - self._start)
-        return f"{_short(rate)}/s, {duration((total - done) / rate)} left" if total > done else f"{_short(rate)}/s"
+        words = [f"{_short(rate)}/s"] if total >= _COUNTED else []
+        if total > done:
+            words.append(f"{duration((total - done) / rate)} left")
+        return ", ".join(words)
 
 
 def duration(seconds: float) -> str:

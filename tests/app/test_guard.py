@@ -62,14 +62,14 @@ def test_missing_file_names_the_file() -> None:
 def test_pace_is_work_over_time_and_starts_again_with_new_work() -> None:
     now = [0.0]
     pace = Pace(clock=lambda: now[0])
-    assert pace.words(0, 100) == ""
+    assert pace.words(0, 1000) == ""
     now[0] = 2.0
-    assert pace.words(40, 100) == "20/s, 3 s left"
+    assert pace.words(400, 1000) == "200/s, 3 s left"
     assert pace.words(0, 7) == ""
     now[0] = 4.0
-    assert pace.words(1, 7) == "0.5/s, 12 s left"
+    assert pace.words(1, 7) == "12 s left"
     now[0] = 8.0
-    assert pace.words(7, 7) == "1.2/s"
+    assert pace.words(7, 7) == ""
 
 
 def test_durations_in_words() -> None:
