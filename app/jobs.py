@@ -32,6 +32,9 @@ Work = Callable[[Run, Progress], object]
 WORK = {
     "demo": "app.demo:measure",
     "probe.sparsity": "app.measurements:sparsity",
+    "toy.experiment": "app.toys:do_experiment",
+    "toy.sweep": "app.toys:do_sweep",
+    "probe.coherence": "app.coherence:work",
 }
 """Kind of run -> `module:function(run, progress)`.  A run folder names its kind and never code, so that opening a
 folder somebody sent cannot run anything that is not listed here."""

@@ -1,0 +1,160 @@
+"""Coherence and recovery of dictionaries as one piece of work that fills a run folder."""
+
+import contextlib
+from typing import Any, Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from data.config import Config
+from data.progress import Progress
+from data.runs import Run
+
+Method = Literal["thresholding", "omp", "lasso"]
+
+
+class CoherenceConfig(Config):
+    """Settings of `probe.coherence`."""
+
+    dictionaries: tuple[str, ...] = ("smollm2-135m#layer-15-down",)
+    """MODEL#PART, FILE[#KEY] or frame:NAME[:SIZES]."""
+    transpose: bool = False
+    """Whether files keep features as rows."""
+    methods: tuple[Method, ...] = ("thresholding", "omp")
+    """How codes are recovered."""
+    trials: PositiveInt = 100
+    """Planted codes for each k."""
+    dynamic_range: PositiveFloat = 1.0
+    """Greatest over least magnitude of the active features."""
+    noise: float = 0.0
+    """Expected length of the noise, in units of the least magnitude."""
+    neighbours: PositiveInt = 5
+    """Nearest others listed for each feature."""
+    control: bool = True
+    """Measure a random dictionary of the same size beside each."""
+    seed: NonNegativeInt = 0
+    """Planted codes and the random control."""
+
+
+def work(run: Run, progress: Progress) -> None:
+    """Measure `CoherenceConfig` into the run."""
+    config = CoherenceConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    measure(config, run, progress)
+
+
+def demo(run: Run, config: Any, progress: Progress) -> None:
+    """The demo's part: one down-projection of the demo's model, thresholding and OMP, about 20 s on two cores."""
+    name = f"{config.model}#layer-15-down"
+    measure(CoherenceConfig(dictionaries=(name,), trials=60, seed=config.seed), run, progress)
+
+
+def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:
+    """Tables `coherence, coherence_nearest, coherence_babel, coherence_neighbours, coherence_clusters, recovery,
+    recovery_bars`, each with the columns `dictionary` and `condition` (real, centred, random).
+    """
+    from pandas import concat
+
+    from probes.dictionaries import open_dictionary
+
+    held: dict[str, list[Any]] = {}
+    steps = len(config.dictionaries) * (1 + config.control)
+    models: dict[str, Any] = {}
+    for number, text in enumerate(config.dictionaries):
+        first = number * (1 + config.control)
+        progress(first, steps, f"opening {text}")
+        _open_model(text, models, progress=lambda *_: None)
+        named = open_dictionary(text, transpose=config.transpose, seed=config.seed, models=models)
+        for offset, condition in enumerate(("real", "random") if config.control else ("real",)):
+
+            def tell(
+                done: float,
+                total: float,
+                note: str = "",
+                at: int = first + offset,
+                what: str = f"{text}, random control" if offset else text,
+            ) -> None:
+                progress(at + done / max(total, 1), steps, f"{what}: {note}")
+
+            for name, frame in _one(named, condition, config, tell).items():
+                held.setdefault(name, []).append(frame)
+        run.save_tables({name: concat(frames, ignore_index=True) for name, frames in held.items()})
+    progress(steps, steps, "coherence and recovery")
+
+
+def _one(named: Any, condition: str, config: CoherenceConfig, tell: Progress) -> dict[str, Any]:
+    """All tables of one dictionary, or of the random one of its size."""
+    import numpy as np
+    from pandas import DataFrame, concat
+
+    from probes import coherence, recovery
+    from probes.frames import random_directions
+
+    d, n = named.matrix.shape
+    real = condition == "real"
+    matrix = named.matrix if real else random_directions(d, n, seed=config.seed).float()
+    label = named.label if real else (lambda i: f"random direction {i}")
+    reports = {condition: coherence.measure(matrix, neighbours=config.neighbours, progress=tell)}
+    if real and n > 1:
+        # a column equal to the mean has nothing left when centred; then the raw report stands alone
+        with contextlib.suppress(ValueError):
+            reports["centred"] = coherence.measure(matrix, centred=True, neighbours=1, progress=tell)
+    summary, nearest, babel = [], [], []
+    for name, r in reports.items():
+        pair = [label(i) for i in r.pair] if r.pair else ["", ""]
+        row = {
+            "condition": name, "feature": named.feature, "d_model": d, "n_features": n, "mu": r.mu,
+            "first": pair[0], "second": pair[1], "welch": r.welch, "mu_random": r.mu_random,
+            "average_coherence": r.average_coherence, "k_guaranteed": r.k_guaranteed, "k_babel": r.k_babel,
+            "k_erc": r.k_erc, "k_erc_exact": r.k_erc_exact, "spark": r.spark, "bottleneck": r.bottleneck,
+            "near_duplicates": len(r.clusters), "median_nearest": float(np.median(r.nearest)),
+        }  # fmt: skip
+        summary.append(row)
+        best = r.neighbours[r.neighbours["rank"] == 1] if n > 1 else r.neighbours
+        nearest.append(
+            DataFrame(
+                {
+                    "condition": name,
+                    "label": [label(i) for i in best["feature"]],
+                    "neighbour": [label(i) for i in best["neighbour"]],
+                    "cosine": best["cosine"].to_numpy(),
+                }
+            )
+        )
+        babel.append(DataFrame({"condition": name, "k": np.arange(1, 33), "babel": r.babel}))
+    report = reports[condition]
+    bars, curve = recovery.bars(
+        matrix,
+        report,
+        methods=config.methods,
+        trials=config.trials,
+        amplitudes=config.dynamic_range,
+        noise=config.noise,
+        seed=config.seed,
+        progress=tell,
+    )
+    tables = {
+        "coherence": DataFrame(summary),
+        "coherence_nearest": concat(nearest, ignore_index=True),
+        "coherence_babel": concat(babel, ignore_index=True),
+        "recovery": curve.assign(condition=condition),
+        "recovery_bars": bars.assign(condition=condition, trials=config.trials),
+    }
+    if real:
+        for name, frame in (("neighbours", report.neighbours), ("clusters", report.clusters)):
+            labelled = frame.assign(label=[label(i) for i in frame["feature"]], condition=condition)
+            if name == "neighbours":
+                labelled["neighbour_label"] = [label(i) for i in frame["neighbour"]]
+            tables[f"coherence_{name}"] = labelled
+    for frame in tables.values():
+        frame.insert(0, "dictionary", named.name)
+    return tables
+
+
+def _open_model(text: str, models: dict[str, Any], progress: Progress) -> None:
+    """Open the model a dictionary belongs to, once for all dictionaries of a run."""
+    from probes.dictionaries import SUFFIXES
+
+    place, _, part = text.partition("#")
+    if part and not place.endswith(SUFFIXES) and not text.startswith("frame:") and place not in models:
+        from probes import open_model
+
+        models[place] = open_model(place, progress=progress)

@@ -1,0 +1,157 @@
+"""How far apart the directions of a dictionary are, what that guarantees, and what recovery does in fact."""
+
+from typing import Any
+
+import streamlit as st
+from pandas import DataFrame
+from pydantic import ValidationError
+
+from app import jobs
+from app.coherence import CoherenceConfig
+from app.commands._run import sentence
+from app.figures import coherence as figures
+from app.panels import chart, choose_run, dark, frame, live, plain, table_panel, title, told
+from data.runs import Run, create, root
+
+HINT = "sparsescope coherence measure smollm2-135m#layer-15-down"
+TABLES = ("coherence", "recovery_bars", "recovery", "coherence_neighbours", "coherence_clusters", "coherence_nearest")
+
+
+def form() -> None:
+    """Choose another dictionary and measure it in its own process."""
+    with st.expander("Measure another dictionary"), st.form("coherence"):
+        text = st.text_input(
+            "Dictionary",
+            "smollm2-135m#layer-15-down",
+            help="MODEL#PART (`sparsescope coherence parts` lists them), a file FILE[#KEY] or frame:NAME[:SIZES].",
+        )
+        upload = st.file_uploader("or a file", ["npy", "npz", "safetensors", "csv"], help="Never pickle.")
+        left, middle, right = st.columns(3)
+        methods = left.multiselect("Methods", ["thresholding", "omp", "lasso"], ["thresholding", "omp"])
+        trials = middle.number_input("Trials for each k", 20, 10_000, 100)
+        transpose = right.checkbox("The file keeps features as rows")
+        key = right.text_input("Array in the file", help="Where a .npz or .safetensors file holds several.")
+        if st.form_submit_button("Measure", type="primary", icon=":material/play_arrow:"):
+            start(text, upload, key, {"methods": tuple(methods), "trials": int(trials), "transpose": transpose})
+
+
+def start(text: str, upload: object, key: str, settings: dict[str, object]) -> None:
+    """Start the job; a refusal is a sentence."""
+    try:
+        if upload is not None:
+            text = keep(upload) + (f"#{key}" if key else "")
+        config = CoherenceConfig.model_validate({"dictionaries": (text,), **settings})
+        run = create(f"coherence-{config.digest()}", config, kind="probe.coherence", seed=config.seed)
+        if run.progress["state"] != "done":
+            jobs.start(run)
+    except (ValidationError, ValueError, OSError) as error:
+        st.error(plain(sentence(error)))
+    else:
+        st.query_params["run"] = run.name
+        st.session_state.pop("run", None)
+        st.rerun()
+
+
+def keep(upload: object) -> str:
+    """Write an uploaded file into the folder of runs, under a name made from its content; returns its path."""
+    import hashlib
+    from pathlib import Path
+
+    content: bytes = upload.getvalue()  # type: ignore[attr-defined]
+    suffix = Path(upload.name).suffix  # type: ignore[attr-defined]
+    folder = root() / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / (hashlib.sha256(content).hexdigest()[:16] + suffix)
+    if not target.exists():
+        target.write_bytes(content)
+    return str(target)
+
+
+def numbers(rows: DataFrame) -> None:
+    """The dictionary's mu and k beside those of its controls."""
+    by = rows.set_index("condition").to_dict("index")
+    real = by["real"]
+    quiet: dict[str, Any] = {"delta_color": "off", "delta_arrow": "off"}
+    columns = st.columns(5)
+    columns[0].metric("Coherence mu", f"{real['mu']:.3f}", _of("random", "random", by), **quiet)
+    columns[1].metric("Welch bound", f"{real['welch']:.3f}", help="Least mu of any dictionary of this size.")
+    columns[2].metric("Guaranteed k", real["k_guaranteed"], f"Babel {real['k_babel']}", **quiet)
+    columns[3].metric(
+        "Median nearest", f"{real['median_nearest']:.3f}", _of("mean removed, mu", "centred", by), **quiet
+    )
+    columns[4].metric("Near-duplicates", f"{real['near_duplicates']:,}", help="Features with a |cosine| >= .99.")
+    st.markdown(
+        f"{real['n_features']:,} features in {real['d_model']:,} dimensions. Nearest pair: "
+        f"**{plain(real['first'])}** and **{plain(real['second'])}**. No bound through mu certifies any dictionary of "
+        f"many more features than dimensions beyond k = {real['bottleneck']:.1f}."
+    )
+
+
+def _of(words: str, condition: str, by: dict[Any, dict[Any, Any]]) -> str | None:
+    return f"{words} {by[condition]['mu']:.3f}" if condition in by else None
+
+
+def neighbours(rows: DataFrame, clusters: DataFrame) -> None:
+    """Nearest others of one feature, and the groups of near-duplicates."""
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Nearest others", anchor=False)
+        st.caption("The closest pairs; look for a feature by its number or name.")
+        asked = st.text_input("Feature", key="feature", placeholder="neuron 873", label_visibility="collapsed")
+        shown = rows[rows["label"].str.contains(asked, case=False, regex=False)] if asked else rows[rows["rank"] == 1]
+        shown = shown.reindex(shown["cosine"].abs().sort_values(ascending=False).index) if not asked else shown
+        st.dataframe(
+            shown[["label", "rank", "neighbour_label", "cosine"]].head(500),
+            hide_index=True,
+            width="stretch",
+            height=320,
+        )
+    with right:
+        st.subheader("Near-duplicates", anchor=False)
+        if clusters.empty:
+            st.caption("No two features have a |cosine| of .99 or more.")
+        else:
+            count = clusters["cluster"].nunique()
+            st.caption(f"{len(clusters):,} features in {count:,} groups linked by |cosine| >= .99.")
+            st.dataframe(
+                clusters[["cluster", "size", "label", "cosine"]].head(500),
+                hide_index=True,
+                width="stretch",
+                height=320,
+            )
+
+
+def body(run: Run) -> None:
+    """All panels of one dictionary of the run."""
+    names = list(dict.fromkeys(frame(run, "coherence")["dictionary"]))
+    name = st.selectbox("Dictionary", names, key="dictionary") if len(names) > 1 else names[0]
+    st.markdown(f"### {plain(name)}")
+
+    def rows(table: str) -> DataFrame:
+        return figures.one(frame(run, table), name)
+
+    with told():
+        numbers(rows("coherence"))
+    left, right = st.columns(2, gap="large")
+    panels = (
+        (left, "How many active features", "recovery_bars", figures.bars, figures.bars_caption),
+        (right, "Recovery", "recovery", figures.curve, figures.curve_caption),
+        (left, "Nearest neighbours", "coherence_nearest", figures.nearest, figures.nearest_caption),
+        (right, "Babel function", "coherence_babel", figures.babel, figures.babel_caption),
+    )
+    for place, words, table, draw, caption in panels:
+        with place, told():
+            st.subheader(words, anchor=False)
+            chart(draw(rows(table), dark=dark()), key=f"chart-{table}", caption=caption(rows(table)))
+    with told():
+        clusters = frame(run, "coherence_clusters")
+        neighbours(rows("coherence_neighbours"), clusters[clusters["dictionary"] == name])
+    st.subheader("Tables", anchor=False)
+    table_panel(run, TABLES)
+
+
+title("Coherence", "How far apart are the directions, what does that guarantee, and what is recovered in fact?")
+form()
+chosen = choose_run(("coherence",), hint=HINT)
+if chosen is not None:
+    live(chosen, body)
