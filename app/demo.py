@@ -93,9 +93,17 @@ def sparsity(run: Run, config: DemoConfig, progress: Progress) -> None:
     measure_sparsity(asked, run, progress)
 
 
+def coherence(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """How far the features of one layer are from orthogonal, and from how many active ones they can be told apart."""
+    from app import coherence
+
+    coherence.demo(run, config, progress)
+
+
 PARTS = (
     Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
     Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 60.0),
+    Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
 )
 
 
