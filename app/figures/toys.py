@@ -15,6 +15,7 @@ from app.figures.catalogue import of_table
 from app.figures.theme import Width
 from app.figures.toys_layout import best_of, finish, multiples, panels, part
 
+_DIVERGING_DARK = ((0.0, "#56b4e9"), (0.5, "#1f242b"), (1.0, "#f58b45"))
 _SUPERPOSITION = {
     False: ((0, "#0072b2"), (0.5, "#8d6a9f"), (1, "#f0a202")),
     True: ((0, "#56b4e9"), (0.5, "#c79fc4"), (1, "#ffd166")),
@@ -46,7 +47,10 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
                 col=2 * i + 1 + offset,
             )
         first = i == 0
-        figure.update_xaxes(title="input feature i", showline=False, row=1, col=2 * i + 1)
+        middle = i == (len(names) - 1) // 2
+        figure.update_xaxes(
+            title="input feature i" if middle else None, showline=False, nticks=4, tickangle=0, row=1, col=2 * i + 1
+        )
         figure.update_yaxes(
             title="output feature j" if first else None,
             autorange="reversed",
@@ -60,7 +64,7 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
         figure.update_xaxes(showline=False, ticks="", row=1, col=2 * i + 2)
     figure.update_layout(
         coloraxis={
-            "colorscale": [list(stop) for stop in theme.DIVERGING],
+            "colorscale": [list(stop) for stop in (_DIVERGING_DARK if dark else theme.DIVERGING)],
             "cmin": -reach,
             "cmax": reach,
             "cmid": 0,
@@ -117,7 +121,7 @@ def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             "cmin": 0,
             "cmax": 1,
             "colorbar": {
-                "title": {"text": "superposition<br>Σ(Ŵᵢ·Wⱼ)²", "side": "top"},
+                "title": {"text": "superposition<br>Σ(Ŵᵢ·Wⱼ)²<br> ", "side": "top"},
                 "thickness": 10,
                 "outlinewidth": 0,
                 "tickvals": [0, 0.5, 1],

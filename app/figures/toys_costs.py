@@ -126,8 +126,8 @@ def descent_caption(table: DataFrame) -> str:
     test = table.groupby("n_points")["test_loss"].mean()
     return (
         f"Loss relative to predicting zero, by the number of training points: test loss {test.iloc[0]:.3f} at "
-        f"{test.index[0]}, highest {test.max():.3f} at {test.idxmax()}, {test.iloc[-1]:.3f} at {test.index[-1]:,} points. Below: mean "
-        f"dimensionality of represented features and data points."
+        f"{test.index[0]}, highest {test.max():.3f} at {test.idxmax()}, {test.iloc[-1]:.3f} at "
+        f"{test.index[-1]:,} points. Below: mean dimensionality of represented features and data points."
     )
 
 

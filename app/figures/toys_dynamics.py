@@ -70,7 +70,7 @@ def dynamics(table: DataFrame, losses: DataFrame, *, dark: bool = False, width: 
     figure.update_xaxes(type="log", dtick=1, exponentformat="none", separatethousands=True)
     figure.update_xaxes(title="training step (log)", row=2, col=1)
     figure.update_yaxes(title="dimensionality D<sub>i</sub>", range=[-0.03, 1.08], row=1, col=1)
-    figure.update_yaxes(title="loss (mean per feature)", type="log", exponentformat="power", nticks=6, row=2, col=1)
+    figure.update_yaxes(title="loss (mean per feature)", type="log", exponentformat="power", dtick="D2", row=2, col=1)
     told = f"{len(features)} features, {table['step'].nunique()} snapshots of one model"
     told += best_of(table, ", the lowest loss of {}")
     return finish(
@@ -95,8 +95,8 @@ def caption(table: DataFrame, losses: DataFrame) -> str:
     return (
         f"Dimensionality of {wide.shape[1]} features and loss over {int(end):,} training steps ({len(wide)} snapshots "
         f"from step {int(start):,}, logarithmic). They end at {last.min():.2f}-{last.max():.2f}; the largest change "
-        f"between two snapshots, {change.max().max():.2f}, ends at step {int(wide.index[where]):,}. The loss falls from "
-        f"{known.iloc[0]:.3g} to {known.iloc[-1]:.3g}."
+        f"between two snapshots, {change.max().max():.2f}, ends at step {int(wide.index[where]):,}. The loss falls "
+        f"from {known.iloc[0]:.3g} to {known.iloc[-1]:.3g}."
     )
 
 

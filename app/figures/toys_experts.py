@@ -108,17 +108,16 @@ def process(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
     figure.update_yaxes(title="variance left unexplained (FVU)", range=[0, max(0.7, float(table["fvu"].max()) * 1.05)])
     seeds = _seeds(table, ["architecture", "n_context"])
     told = f"Mean of {seeds} seeds, bars from least to greatest; equal multiply-adds a query"
-    finish(
+    return finish(
         figure,
         told,
         dark=dark,
         width=width,
         alt=process_caption(table),
         legend=True,
+        below=True,
         height=520 if width == "screen" else 4.4,
     )
-    figure.update_layout(legend={"y": -0.16 if width == "screen" else -0.24, "yanchor": "top"}, margin={"t": 40})
-    return figure
 
 
 def process_caption(table: DataFrame) -> str:

@@ -41,7 +41,7 @@ def staircase(table: DataFrame, *, dark: bool = False, width: Width = "screen") 
         marker={"color": look.colour, "size": 6},
         hovertemplate="1/(1−S) = %{x:.3g}: D* = %{y:.3f}<extra></extra>",
     )
-    _guides(figure, dark)
+    _guides(figure, dark, width)
     _sparsity_axis(figure, table)
     top = max(1.08, float(table["dimensions_per_feature"].clip(upper=3).max()) * 1.03)
     figure.update_yaxes(title="dimensions per feature, D* = m / ‖W‖²", range=[0, top])
@@ -87,7 +87,7 @@ def dimensionalities(table: DataFrame, *, dark: bool = False, width: Width = "sc
         hovertemplate="feature %{customdata[0]}, p = %{customdata[1]:.3g}: D = %{y:.3f}<extra></extra>",
         name="feature",
     )
-    _guides(figure, dark)
+    _guides(figure, dark, width)
     _sparsity_axis(figure, table)
     figure.update_yaxes(title="dimensionality of a feature, D<sub>i</sub>", range=[0, 1.08])
     told = f"{len(learned):,} features represented (norm > 0.5) at {table['feature_probability'].nunique()} densities"
@@ -151,18 +151,17 @@ def neurons(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
     figure.update_yaxes(title="weight from feature (stacked)", row=1, col=1)
     told = "Input weights of the hidden neurons, one block a feature; weights below 0.05 left out"
     told += best_of(table, "; lowest loss of {}")
-    finish(
+    return finish(
         figure,
         told,
         dark=dark,
         width=width,
         alt=neurons_caption(table),
         legend=True,
+        below=True,
         panels=True,
         height=470 if width == "screen" else 3.2,
     )
-    figure.update_layout(legend={"y": -0.2, "yanchor": "top"}, margin={"t": 60})
-    return figure
 
 
 def neurons_caption(table: DataFrame) -> str:
@@ -179,7 +178,7 @@ def neurons_caption(table: DataFrame) -> str:
     )
 
 
-def _guides(figure: go.Figure, dark: bool) -> None:
+def _guides(figure: go.Figure, dark: bool, width: Width) -> None:
     for level, name in LINES:
         figure.add_hline(
             y=level,
@@ -187,7 +186,7 @@ def _guides(figure: go.Figure, dark: bool) -> None:
             layer="below",
             annotation={
                 "text": f"{name} {SHAPES[name]}",
-                "font": {"color": theme.QUIET[dark], "size": 11},
+                "font": {"color": theme.QUIET[dark], "size": 11 if width == "screen" else 8.5},
                 "yanchor": "top" if name == "3/8" else "bottom",
             },
             annotation_position="top right",

@@ -12,6 +12,8 @@ from app.figures.theme import Width
 LINES = ((1.0, "1"), (2 / 3, "2/3"), (1 / 2, "1/2"), (2 / 5, "2/5"), (3 / 8, "3/8"))
 """Dimensionalities of the polytopes that uniform features prefer, with their names."""
 
+_UNDER = {"screen": -0.15, "wide": -0.22, "text": -0.24, "column": -0.3}
+
 SHAPES = {"1": "alone", "2/3": "triangle", "1/2": "digon", "2/5": "pentagon", "3/8": "antiprism"}
 
 
@@ -25,12 +27,17 @@ def finish(
     height: float | None = None,
     legend: bool = False,
     panels: bool = False,
+    below: bool = False,
 ) -> go.Figure:
-    """Style the figure and write `measured` (what, how many, best of how many) small and quiet above it."""
+    """Style the figure and write `measured` (what, how many, best of how many) small and quiet above it.
+
+    The legend stands above, or under the axis where there is little room (`below`, and in columns).
+    """
     theme.style(figure, dark=dark, width=width, height=height, alt=alt)
     size = 12.5 if width == "screen" else 9.0
     lines = wrapped(measured, 110 if width == "screen" else 62 if width == "column" else 95)
-    above = (24 if legend else 0) + (20 if panels else 0)
+    under = below or (legend and width == "column")
+    above = (24 if legend and not under else 0) + (20 if panels else 0)
     figure.update_layout(
         title={
             "text": "<br>".join(lines),
@@ -40,13 +47,16 @@ def finish(
             "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 6, "l": 8},
+            "pad": {"t": int(6 + 0.7 * size * (len(lines) - 1)), "l": 8},
         },
         margin={"t": int(12 + 1.35 * size * len(lines) + above)},
-        legend={"y": 1.0 + (0.07 if panels else 0.01)},
+        legend={"y": _UNDER[width], "yanchor": "top"} if under else {"y": 1.0 + (0.07 if panels else 0.01)},
         showlegend=legend,
     )
-    figure.update_annotations(font={"color": theme.INK[dark]}, selector={"name": "panel"})
+    figure.update_annotations(
+        font={"color": theme.INK[dark], "size": {"screen": 12.5, "wide": 11}.get(width, 9.5)},
+        selector={"name": "panel"},
+    )
     return figure
 
 

@@ -72,11 +72,16 @@ def diagram(
         f"{100 * cells['agrees'].mean():.1f}% agree with theory"
     )
     finish(
-        figure, told, dark=dark, width=width, alt=caption(cells), height=560 if width == "screen" else 4.6, legend=True
+        figure,
+        told,
+        dark=dark,
+        width=width,
+        alt=caption(cells),
+        height=560 if width == "screen" else 4.6,
+        legend=True,
+        below=True,
     )
-    low = {"screen": -0.13, "column": -0.22}.get(width, -0.2)
-    above = figure.layout.margin.t - 18
-    figure.update_layout(margin={"t": above}, legend={"traceorder": "normal", "y": low, "yanchor": "top"})
+    figure.update_layout(legend={"traceorder": "normal"})
     return figure
 
 

@@ -36,7 +36,7 @@ def polytope(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
     axis: dict[str, Any] = {"range": [-reach, reach], "zeroline": True, "zerolinecolor": theme.GRID[dark]}
     if solid:
         titles = {f"{a}axis": {**axis, "title": {"text": f"h{i + 1}"}, "nticks": 5} for i, a in enumerate("xyz")}
-        figure.update_layout(scene={**titles, "aspectmode": "cube", "camera": {"eye": {"x": 1.4, "y": 1.2, "z": 0.8}}})
+        figure.update_layout(scene={**titles, "aspectmode": "cube", "camera": {"eye": {"x": 1.6, "y": 1.35, "z": 0.9}}})
     else:
         figure.update_xaxes(**axis, title="hidden dimension h1 (canonical rotation)", constrain="domain")
         figure.update_yaxes(**axis, title="hidden dimension h2", scaleanchor="x", constrain="domain")
