@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from pandas import DataFrame
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from data import Config, Progress, Run
 from toymodels import ToyConfig, geometry, sweep
@@ -29,9 +29,9 @@ class ToyRun(Config):
     """Settings that all share."""
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     """Values by name of setting."""
-    seeds: int = 5
+    seeds: PositiveInt = 5
     """Seeds of each combination; the best by the loss on a large sample is drawn."""
-    snapshots: int = 0
+    snapshots: NonNegativeInt = 0
     """Snapshots of the training."""
     engine: str = "local"
     """Where it runs: local or ray."""
@@ -87,7 +87,8 @@ def do_experiment(run: Run, progress: Progress) -> None:
 
 def tables(done: Sweep, asked: ToyRun) -> dict[str, DataFrame]:
     """What the figures need: `toy_room`, `toy_matrices`, `toy_features`, `toy_dimensions`, and where they apply
-    `toy_neurons` (hidden ReLU), `toy_film` (up to three dimensions), `toy_dynamics`, `toy_losses` (one setting).
+    `toy_neurons` (hidden ReLU); of a single setting also `toy_seeds, toy_parts, toy_interference, toy_dynamics,
+    toy_jumps, toy_losses`, `toy_film` (up to three dimensions) and `toy_neuron_kinds` (hidden ReLU).
     """
     best, names = done.best_toys(), [_panel(config, asked) for config in done.settings]
     room = done.table.copy()
@@ -112,18 +113,25 @@ def tables(done: Sweep, asked: ToyRun) -> dict[str, DataFrame]:
 
 
 def _course(toys: Toys, seeds: int) -> dict[str, DataFrame]:
-    """The best instance while it was learned."""
-    kept = toys.snapshots
-    if kept is None or len(kept.steps) < 3:
-        return {}
-    i, steps = toys.seeds.index(toys.best().seed), [int(step) for step in kept.steps]
+    """The best instance's geometry, and how it came about."""
+    best = toys.best()
+    found = geometry.recognize(best.W)
     made = {
-        "toy_dynamics": geometry.dimensionality_over_time(steps, kept.W[:, i]).assign(best_of=seeds),
-        "toy_losses": DataFrame({"step": steps, "loss": kept.loss[:, i].double().numpy()}).dropna(),
+        "toy_seeds": toys.table,
+        "toy_parts": geometry.parts(found).assign(geometry=str(found)),
+        "toy_interference": geometry.interference_graph(best.W),
     }
-    if toys.W.shape[1] <= 3:
-        made["toy_film"] = geometry.film(steps, kept.W[:, i]).assign(best_of=seeds)
-    return made
+    if best.config.model in ("hidden_relu", "untied"):
+        made["toy_neuron_kinds"] = geometry.neurons(best.W)
+    kept = toys.snapshots
+    if kept is not None and len(kept.steps) >= 3:
+        i, steps = toys.seeds.index(best.seed), [int(step) for step in kept.steps]
+        made["toy_dynamics"] = dynamics = geometry.dimensionality_over_time(steps, kept.W[:, i])
+        made["toy_jumps"] = geometry.jumps(dynamics)
+        made["toy_losses"] = DataFrame({"step": steps, "loss": kept.loss[:, i].double().numpy()}).dropna()
+        if toys.W.shape[1] <= 3:
+            made["toy_film"] = geometry.film(steps, kept.W[:, i])
+    return {name: frame.assign(best_of=seeds) for name, frame in made.items()}
 
 
 def _features(toy: Toy, name: str, seeds: int) -> DataFrame:

@@ -46,6 +46,7 @@ class NumbaEngine:
         self._stack = stack
         self._pool = ThreadPoolExecutor(threads or threads_by_default())
         self._fixed: dict[int, tuple] = {}
+        self._run(0, 0, 0)  # no steps: compiles once for this machine, later only loads, before anyone measures rates
 
     def advance(self, active: Int[np.ndarray, " active"], start: int, stop: int) -> Sums:
         """All instances on the pool; losses are measured at every step."""

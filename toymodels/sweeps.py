@@ -62,6 +62,8 @@ def sweep(
     """
     settings = combinations(grid, base or ToyConfig(), steps)
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen:
+        raise ValueError("no seeds to train; ask for at least one")
     groups: dict[str, list[int]] = {}
     for i, config in enumerate(settings):
         groups.setdefault(config.stack_key, []).append(i)
