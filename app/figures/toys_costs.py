@@ -53,10 +53,18 @@ def adversarial(table: DataFrame, *, dark: bool = False, width: Width = "screen"
     )
     figure.add_hline(y=1, line={"color": theme.QUIET[dark], "dash": "dot", "width": 1})
     figure.update_xaxes(title="features per dimension, 1/D* = ‖W‖²/m", rangemode="tozero")
-    figure.update_yaxes(title="vulnerability relative to no superposition", rangemode="tozero")
+    figure.update_yaxes(title="vulnerability / no superposition", rangemode="tozero")
     per = table.groupby("feature_probability").size() if "feature_probability" in table else [len(table)]
     told = f"{len(best)} densities, {span(list(per))} seeds each; 1 (dotted): as vulnerable as without superposition"
-    return finish(figure, told, dark=dark, width=width, alt=adversarial_caption(table), legend=True)
+    return finish(
+        figure,
+        told,
+        dark=dark,
+        width=width,
+        alt=adversarial_caption(table),
+        legend=True,
+        height=430 if width == "screen" else 3.3,
+    )
 
 
 def adversarial_caption(table: DataFrame) -> str:

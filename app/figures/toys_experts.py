@@ -15,6 +15,7 @@ from app.figures.theme import Width
 from app.figures.toys_layout import finish, panels, span
 
 ROUTERS = {"frozen": "frozen router", "trained": "trained router", "random": "random choice (control)"}
+_BOUNDS = {"bayes_without": "dot", "bayes_with": "longdashdot"}
 PREDICTORS = {
     "bayes_without": "best possible without context",
     "dense": "dense",
@@ -57,7 +58,15 @@ def experts(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
     told = f"Mean over experts and {_seeds(table, ['router', 'n_experts'])} seeds (open: each seed)"
     if "n_features" in table:
         told += f"; {int(table['n_features'].iloc[0])} features, {int(table['d_hidden'].iloc[0])} dimensions an expert"
-    return finish(figure, told, dark=dark, width=width, alt=experts_caption(table), legend=True)
+    return finish(
+        figure,
+        told,
+        dark=dark,
+        width=width,
+        alt=experts_caption(table),
+        legend=True,
+        height=430 if width == "screen" else 3.3,
+    )
 
 
 def experts_caption(table: DataFrame) -> str:
@@ -88,7 +97,7 @@ def process(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             y=mean,
             mode="lines" if bound else "lines+markers",
             name=words,
-            line={"color": look.colour, "dash": "dot" if bound else look.dash, "width": 1.5 if bound else 2},
+            line={"color": look.colour, "dash": _BOUNDS.get(name, look.dash), "width": 1.5 if bound else 2},
             marker={"color": look.colour, "symbol": look.symbol, "size": 8},
             error_y=None
             if bound

@@ -53,7 +53,7 @@ def staircase(table: DataFrame, *, dark: bool = False, width: Width = "screen") 
         width=width,
         alt=staircase_caption(table),
         legend=True,
-        height=430 if width == "screen" else None,
+        height=430 if width == "screen" else 3.1,
     )
 
 
@@ -98,7 +98,7 @@ def dimensionalities(table: DataFrame, *, dark: bool = False, width: Width = "sc
         dark=dark,
         width=width,
         alt=dimensionalities_caption(table),
-        height=430 if width == "screen" else None,
+        height=430 if width == "screen" else 3.1,
     )
 
 

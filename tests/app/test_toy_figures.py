@@ -13,7 +13,16 @@ from app.figures import toys, toys_costs, toys_dynamics, toys_experts, toys_geom
 from app.figures.catalogue import Entry
 from toymodels import geometry, phase
 
-MODULES = ("toys", "toys_costs", "toys_dynamics", "toys_experts", "toys_geometry", "toys_phase", "toys_polytopes")
+MODULES = (
+    "toys",
+    "toys_costs",
+    "toys_dynamics",
+    "toys_experts",
+    "toys_geometry",
+    "toys_phase",
+    "toys_polytopes",
+    "toys_recovery",
+)
 ENTRIES: list[Entry] = [entry for name in MODULES for entry in import_module(f"app.figures.{name}").FIGURES]
 
 
@@ -85,6 +94,19 @@ def tables() -> dict[str, DataFrame]:
                 "train_loss": [0.0, 0.4, 0.8],
                 "feature_dimensionality": [0.1, 0.1, 0.3],
                 "point_dimensionality": [0.4, 0.1, 0.0],
+            }
+        ),
+        "toy_recovery_runs": DataFrame(
+            {
+                "seed": range(3),
+                "mean_max_cosine": [0.91, 0.9995, 0.97],
+                "mean_max_cosine_start": [0.5, 0.52, 0.48],
+                "mcc": [0.9, 0.999, 0.96],
+                "f1": [0.8, 0.99, 0.9],
+                "best": [False, True, False],
+                "dead_latents": [1, 0, 0],
+                "d_sae": 20,
+                "n_represented": 10,
             }
         ),
         "toy_points": DataFrame(
