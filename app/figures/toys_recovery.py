@@ -62,7 +62,8 @@ def recovery_caption(table: DataFrame) -> str:
     scores = table["mean_max_cosine"]
     words = (
         f"How well sparse autoencoders recover a toy model's features: mean largest cosine "
-        f"{best['mean_max_cosine']:.4f} for the seed of lowest loss, {scores.min():.4f}-{scores.max():.4f} over {len(scores)} seeds"
+        f"{best['mean_max_cosine']:.4f} for the seed of lowest loss, {scores.min():.4f}-{scores.max():.4f} over "
+        f"{len(scores)} seeds"
     )
     if "mean_max_cosine_start" in table:
         words += f"; {table['mean_max_cosine_start'].mean():.3f} before training, the control"
