@@ -84,6 +84,8 @@ def conditions(column: Iterable[str]) -> list[str]:
 def sample_size(table: DataFrame) -> str:
     """`20,000 tokens in each condition`, or the number of each where they differ (columns `condition, n_tokens`)."""
     tokens = {c: int(table.loc[table["condition"] == c, "n_tokens"].max()) for c in conditions(table["condition"])}
+    if list(tokens) == ["real"]:
+        return f"{tokens['real']:,} tokens; no control has been measured yet"
     if len(tokens) == 1:
         return f"{next(iter(tokens.values())):,} tokens"
     if len(set(tokens.values())) == 1:

@@ -24,7 +24,7 @@ def start(name: str, config: Config, kind: str, seed: int) -> None:
 def job_panel(run: Run) -> None:
     """One job: state, how long it took, cancel or start again, log."""
     with st.container(border=True):
-        words, button = st.columns([5, 1], vertical_alignment="center")
+        words, button = st.columns([3, 1], vertical_alignment="center")
         with words:
             try:
                 took = run.progress.get("seconds")

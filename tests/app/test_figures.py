@@ -91,6 +91,12 @@ def test_sinks_of_a_layer_stack_to_what_they_hold_together(tables: Tables) -> No
     assert "random weights 18.3%" in caption
 
 
+def test_a_number_without_its_control_says_so(tables: Tables) -> None:
+    alone = tables.layers[tables.layers["condition"] == "real"]
+    assert "2,000 tokens; no control has been measured yet" in sparsity.by_layer_caption(alone)
+    assert "no control" not in sparsity.by_layer_caption(tables.layers)
+
+
 def test_an_unknown_figure_lists_the_names() -> None:
     with pytest.raises(ValueError, match="sparsity-firing"):
         catalogue.find("sparsity-fire")
