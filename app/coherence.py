@@ -44,7 +44,7 @@ def work(run: Run, progress: Progress) -> None:
 def demo(run: Run, config: Any, progress: Progress) -> None:
     """The demo's part: one down-projection of the demo's model, thresholding and OMP, about 20 s on two cores."""
     name = f"{config.model}#layer-15-down"
-    measure(CoherenceConfig(dictionaries=(name,), trials=60, seed=config.seed), run, progress)
+    measure(CoherenceConfig(dictionaries=(name,), seed=config.seed), run, progress)
 
 
 def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:

@@ -81,10 +81,11 @@ def lasso_codes(
     scale = (V.t() @ X).abs_().amax(0).clamp(min=1e-30)
     X = X / scale  # coefficients of order one, so that one step size serves all signals
     gram = V @ V.t()
-    ridge = max(penalty, 1e-6 * float(gram.diagonal().mean()))
+    shrink = 0.2
+    # the step size is 1 / shrink, so the quadratic part of weight 1 / penalty leaves penalty / shrink on the diagonal
+    ridge = max(penalty / shrink, 1e-6 * float(gram.diagonal().mean()))
     factor = torch.linalg.cholesky(gram + ridge * torch.eye(d, dtype=V.dtype, device=V.device))
     pull = torch.cholesky_solve(V, factor).t()  # V^T (V V^T + ridge)^-1
-    shrink = 0.2
     codes = torch.zeros(V.shape[1], X.shape[1], dtype=V.dtype, device=V.device)
     dual = torch.zeros_like(codes)
     for step in range(steps):

@@ -63,6 +63,7 @@ def bars(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> go
             },
             text=part["k"],
             textposition="inside",
+            textangle=0,
             insidetextanchor="start",
             customdata=part[["kind", "k", "low", "high"]],
             hovertemplate="%{y}<br>k = %{customdata[1]} (%{customdata[2]}–%{customdata[3]})" + _SERIES,
@@ -77,7 +78,7 @@ def bars_caption(frame: DataFrame) -> str:
     rows = one(frame)
     real = rows[rows["condition"] == "real"].set_index("bar")["k"]
     best = real.drop(["mu", "babel", "thresholding predictor", "omp predictor"], errors="ignore")
-    found = ", ".join(f"{METHODS[m]} {k}" for m, k in best.items())
+    found = ", ".join(f"{METHODS[str(m)]} {k}" for m, k in best.items())
     return (
         f"{rows['dictionary'].iloc[0]}: the coherence bound guarantees k = {real['mu']} active features "
         f"(Babel {real['babel']}); measured, the exact support comes back in 95% of trials up to k = {found} "
@@ -128,8 +129,8 @@ def curve_caption(frame: DataFrame) -> str:
     first = rows.iloc[0]
     return (
         f"{first['dictionary']}: share of planted codes whose exact support is found, {first['trials']} trials a "
-        f"point, magnitudes in [1, {first['amplitude_range']:g}], {first['signs']} signs, {first['supports']} supports, noise "
-        f"{first['noise']:g}; bands: 95% Wilson intervals; dotted: a random dictionary of the same size."
+        f"point, magnitudes in [1, {first['amplitude_range']:g}], {first['signs']} signs, {first['supports']} "
+        f"supports, noise {first['noise']:g}; bands: 95% Wilson intervals; dotted: random control of the same size."
     )
 
 
@@ -192,7 +193,7 @@ def babel(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
         y=0.5,
         line={"color": theme.QUIET[dark], "width": 1, "dash": "dot"},
         annotation_text="recovery guaranteed below about 1/2",
-        annotation_position="bottom right",
+        annotation_position="top right",
     )
     figure.update_xaxes(title="k")
     figure.update_yaxes(title="largest sum of k |cosines|", rangemode="tozero")

@@ -77,7 +77,7 @@ def numbers(rows: DataFrame) -> None:
     columns[1].metric("Welch bound", f"{real['welch']:.3f}", help="Least mu of any dictionary of this size.")
     columns[2].metric("Guaranteed k", real["k_guaranteed"], f"Babel {real['k_babel']}", **quiet)
     columns[3].metric(
-        "Median nearest", f"{real['median_nearest']:.3f}", _of("mean removed, mu", "centred", by), **quiet
+        "Median nearest", f"{real['median_nearest']:.3f}", _of("centred mu", "centred", by), **quiet
     )
     columns[4].metric("Near-duplicates", f"{real['near_duplicates']:,}", help="Features with a |cosine| >= .99.")
     st.markdown(

@@ -1,0 +1,111 @@
+"""The coherence page, its figures and its verbs, on a small frame's run."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
+
+from app.coherence import CoherenceConfig, work
+from app.commands.coherence import verbs
+from app.figures import coherence as figures
+from data.progress import silent
+from data.runs import Run, create
+
+PAGE = Path(__file__).parents[2] / "app" / "pages" / "coherence.py"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    config = CoherenceConfig(
+        dictionaries=("frame:dirac-hadamard:16", "frame:random:24x48"), methods=("thresholding",), trials=80
+    )
+    run = create("small", config, kind="probe.coherence", root_folder=folder, seed=0)
+    work(run, silent)
+    run.report("done", 1, 1)
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(made))
+    return Run(made / "small")
+
+
+def test_tables_hold_both_dictionaries_and_their_controls(run: Run) -> None:
+    rows = run.table("coherence").set_index(["dictionary", "condition"])
+    assert rows.loc[("frame:dirac-hadamard:16", "real"), "mu"] == pytest.approx(0.25)
+    assert rows.loc[("frame:dirac-hadamard:16", "real"), "k_guaranteed"] == 2
+    assert set(rows.index.get_level_values("condition")) == {"real", "centred", "random"}
+    bars = run.table("recovery_bars").query("condition == 'real'").set_index(["dictionary", "bar"])["k"]
+    assert bars[("frame:dirac-hadamard:16", "thresholding")] >= 2
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("entry", figures.FIGURES[:4], ids=lambda e: e.name)
+def test_figures_show_the_numbers_of_their_tables(run: Run, entry, dark: bool) -> None:
+    tables = {name: run.table(name) for name in entry.needs}
+    drawn = entry.draw(tables, dark=dark)
+    assert isinstance(drawn, go.Figure) and drawn.data
+    plotted = entry.plotted(tables)
+    assert set(plotted["dictionary"]) == {"frame:dirac-hadamard:16"}
+    column = {"coherence-bars": "k", "coherence-recovery": "rate", "coherence-nearest": "cosine"}.get(
+        entry.name, "babel"
+    )
+    real = plotted.query("condition == 'real'")[column].abs()
+    shown = [
+        v for t in drawn.data for values in (t.x, t.y) if values is not None for v in values if not isinstance(v, str)
+    ]
+    for value in real:
+        assert np.isclose(np.array(shown, dtype=float), max(value, 0.5) if column == "k" else value).any()
+    assert "frame:dirac-hadamard:16" in entry.caption(tables)
+
+
+def test_separability_is_drawn() -> None:
+    frame = pd.DataFrame(
+        [(0.2, 2, s, 1.0, 100, 0.8, 0.7, 0.9, 0.1, 0.1) for s in ("positive", "random")],
+        columns=["mu", "k", "signs", "noise", "n_tokens", "accuracy", "low", "high", "null", "chance"],
+    )
+    assert [t.y[0] for t in figures.separable(frame).data] == [0.8, 0.8]
+    with pytest.raises(ValueError, match="no dictionary 'x'"):
+        figures.one(pd.DataFrame({"dictionary": ["a"]}), "x")
+
+
+def test_page_shows_the_run_and_changes_dictionary(run: Run) -> None:
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert not page.exception
+    assert {m.label: m.value for m in page.metric}["Coherence mu"] == "0.250"
+    page.selectbox(key="dictionary").set_value("frame:random:24x48").run()
+    assert not page.exception and not page.error
+    assert {m.label: m.value for m in page.metric}["Coherence mu"] != "0.250"
+    page.text_input(key="feature").set_value("column 3").run()
+    assert not page.exception
+
+
+def test_page_without_runs_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert not page.exception
+    assert any("sparsescope coherence measure" in block.value for block in page.code)
+
+
+def test_verbs_print_the_bars_or_one_sentence(tmp_path: Path) -> None:
+    tell = CliRunner()
+    out = tmp_path / "run"
+    done = tell.invoke(verbs, ["measure", "frame:icosahedron", "--method", "omp", "--trials", "20", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "0.4472" in done.output and "guaranteed" in done.output
+    assert Run(out).progress["state"] == "done"
+    for wrong in (
+        ["measure", "frame:nothing"],
+        ["measure", str(tmp_path / "no.npy")],
+        ["measure", "x#y", "--method", "z"],
+    ):
+        failed = tell.invoke(verbs, [*wrong, "--out", str(tmp_path / "other")])
+        assert failed.exit_code == 2 and "Traceback" not in failed.output
+    shown = tell.invoke(verbs, ["bounds", "576", "1536"])
+    assert "0.0330" in shown.output
