@@ -43,9 +43,12 @@ def demo(
     if not open_dashboard:
         place = (out or root() / _name(tokens)).resolve()
         run = create(place.name, config, kind="demo", root_folder=place.parent, seed=config.seed)
-        with progress("demo") as tell:
-            jobs.carry_out(run, measure, tell)
-        _figures(place)
+        try:
+            with progress("demo") as tell:
+                jobs.carry_out(run, measure, tell)
+        finally:
+            if jobs.state(run) in ("done", "failed"):  # a part that failed does not take the others' figures along
+                _figures(place)
         return
     run = create(_name(tokens), config, kind="demo", seed=config.seed)
     _show(run.name, port, browser)

@@ -98,3 +98,10 @@ def test_no_open_leaves_tables_and_figures(tmp_path: Path, monkeypatch: pytest.M
     assert len(list((tmp_path / "out").glob("*.parquet"))) >= 3
     assert len(list((tmp_path / "out").glob("*.html"))) >= 3
     assert "apt install chromium" in told.stderr
+
+    failing = part("b", [], ValueError("offline; connect once"))
+    monkeypatch.setattr(demo, "PARTS", (*demo.PARTS, failing))
+    told = CliRunner().invoke(cli, ["demo", "--no-open", "--out", str(tmp_path / "again")])
+    assert told.exit_code == 2
+    assert "b: offline; connect once" in told.stderr
+    assert len(list((tmp_path / "again").glob("*.html"))) >= 3
