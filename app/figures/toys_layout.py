@@ -35,7 +35,7 @@ def finish(
     """
     theme.style(figure, dark=dark, width=width, height=height, alt=alt)
     size = 12.5 if width == "screen" else 9.0
-    lines = wrapped(measured, 110 if width == "screen" else 62 if width == "column" else 95)
+    lines = wrapped(measured, 58 if width == "screen" else 62 if width == "column" else 95)
     under = below or (legend and width == "column")
     above = (24 if legend and not under else 0) + (20 if panels else 0)
     figure.update_layout(

@@ -41,9 +41,9 @@ def polytope(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
         figure.update_xaxes(**axis, title="hidden dimension h1 (canonical rotation)", constrain="domain")
         figure.update_yaxes(**axis, title="hidden dimension h2", scaleanchor="x", constrain="domain")
     told = f"{_count(table)} in {3 if solid else 2} dimensions{_best(table)}, after {int(steps[-1]):,} steps"
-    finish(figure, told, dark=dark, width=width, alt=polytope_caption(table), height=520 if width == "screen" else 3.0)
+    finish(figure, told, dark=dark, width=width, alt=polytope_caption(table), height=560 if width == "screen" else 3.0)
     if moving:
-        figure.update_layout(margin={"b": 110 if solid else 130})
+        figure.update_layout(margin={"b": 146 if solid else 160})
     if solid:
         figure.update_layout(margin={"l": 0, "r": 0})
     return figure
@@ -111,7 +111,7 @@ def _buttons(dark: bool) -> dict[str, Any]:
         "y": 0,
         "xanchor": "left",
         "yanchor": "top",
-        "pad": {"t": 64, "r": 8},
+        "pad": {"t": 104, "r": 8},
         "bgcolor": theme.GRID[dark],
         "font": {"color": theme.INK[dark]},
         "buttons": [
@@ -125,8 +125,8 @@ def _slider(steps: list[int], dark: bool) -> dict[str, Any]:
     jump = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     return {
         "active": len(steps) - 1,
-        "x": 0.26,
-        "len": 0.74,
+        "x": 0,
+        "len": 1,
         "y": 0,
         "pad": {"t": 54},
         "currentvalue": {"prefix": "step ", "font": {"size": 12, "color": theme.QUIET[dark]}},

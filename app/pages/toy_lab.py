@@ -29,8 +29,7 @@ MODELS = {
     "hidden_relu": "ReLU hidden (privileged basis)",
     "untied": "ReLU hidden, untied",
 }
-EVERY = 0.5
-"""Seconds after which the page looks again at work under way."""
+EVERY = 0.5  # seconds after which the page looks again at work under way
 
 
 def use_preset() -> None:
