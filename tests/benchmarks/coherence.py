@@ -1,0 +1,136 @@
+"""Coherence at scale: cost against the process's own matrix product, memory beyond the input, and a PyPI peer.
+
+    python -m tests.benchmarks.coherence [--peer PYTHON] [--features N] [--json PATH]
+
+CPU time, one thread, float32, random directions.  `share` is the CPU time of `coherence.measure` (mu and pair, Babel to
+k = 32, neighbours, clusters, all bounds) over that of 2 F^2 d FLOP at the rate of a large float32 product measured
+before, between and after.  `memory` is the growth of the process's peak resident size beyond the input.  The peer is
+`overcomplete` (`pip install overcomplete`), run by the interpreter given with `--peer`; it computes mu alone.
+"""
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results" / "coherence.json"
+D_MODEL, FEATURES, PEER_FEATURES = 768, 32_768, 16_384
+
+
+def main() -> None:
+    """Print and store the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", default=sys.executable, help="a python that has overcomplete")
+    parser.add_argument("--features", type=int, default=FEATURES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--as", dest="role", choices=["peer", "ours", "memory"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.role:
+        roles = {"peer": _peer, "ours": lambda n: _ours(n, arguments.rounds), "memory": _memory}
+        print(json.dumps(roles[arguments.role](arguments.features)))
+        return
+    rows = [
+        {"F": arguments.features, "d": D_MODEL} | _ask(sys.executable, "ours", arguments.features, arguments.rounds)
+    ]
+    rows[0] |= _ask(sys.executable, "memory", arguments.features, 1)
+    small = min(PEER_FEATURES, arguments.features)
+    ours = [_ask(sys.executable, "ours", small, 1)["seconds"] for _ in range(arguments.rounds)]
+    row = {"F": small, "d": D_MODEL, "seconds": min(ours)}
+    try:
+        row |= {"peer": "overcomplete", "peer_seconds": _ask(arguments.peer, "peer", small, 1)["seconds"]}
+        row["times_faster"] = row["peer_seconds"] / row["seconds"]
+    except (subprocess.CalledProcessError, OSError) as error:
+        row["peer"] = f"not measured ({type(error).__name__}); give --peer PYTHON with overcomplete"
+    rows.append(row)
+    for line in rows:
+        print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()))
+    from data.runs import provenance
+
+    record = {"rows": rows, "provenance": provenance(seed=0, settings={"benchmark": "coherence"})}
+    arguments.json.parent.mkdir(exist_ok=True)
+    arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _ask(python: str, role: str, features: int, rounds: int) -> dict[str, float]:
+    """Measure in a fresh process, so that one measurement's memory and caches do not serve another."""
+    command = [python, __file__, "--as", role, "--features", str(features), "--rounds", str(rounds)]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=_environment(root))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _environment(root: str) -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+
+
+def _dictionary(features: int) -> torch.Tensor:
+    return torch.randn(D_MODEL, features, generator=torch.Generator().manual_seed(0))
+
+
+def _ours(features: int, rounds: int) -> dict[str, float]:
+    from probes import coherence
+
+    V = _dictionary(features)
+    coherence.measure(V[:, :4096], dtype=torch.float32)
+    rates, seconds = [_rate()], []
+    for _ in range(rounds):
+        start = time.process_time()
+        coherence.measure(V, dtype=torch.float32)
+        seconds.append(time.process_time() - start)
+        rates.append(_rate())
+    shares = [
+        s * max(before, after) / (2 * features**2 * D_MODEL)
+        for s, before, after in zip(seconds, rates[:-1], rates[1:], strict=True)
+    ]
+    return {"seconds": min(seconds), "share": min(shares), "share_worst": max(shares), "gflops": max(rates) / 1e9}
+
+
+def _memory(features: int) -> dict[str, float]:
+    from probes import coherence
+
+    V = _dictionary(features)
+    coherence.measure(V[:, :2048], dtype=torch.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    coherence.measure(V, dtype=torch.float32)
+    return {"memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+
+
+def _rate() -> float:
+    """FLOP a CPU second of a large product, the best of five."""
+    a, b = torch.randn(2048, D_MODEL), torch.randn(D_MODEL, 2048)
+    best = 0.0
+    for _ in range(5):
+        start = time.process_time()
+        a @ b
+        best = max(best, 2 * 2048 * 2048 * D_MODEL / (time.process_time() - start))
+    return best
+
+
+def _peer(features: int) -> dict[str, float]:
+    """mu by `overcomplete.metrics`, loaded as a file: the package's top imports vision models that are not needed."""
+    found = importlib.util.find_spec("overcomplete")
+    if found is None or found.origin is None:
+        raise SystemExit("overcomplete is not installed here")
+    spec = importlib.util.spec_from_file_location("metrics", Path(found.origin).parent / "metrics.py")
+    assert spec is not None and spec.loader is not None
+    metrics = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(metrics)
+    rows = _dictionary(features).t().contiguous()  # features as rows is what it takes
+    metrics.dictionary_collinearity(rows[:2048])
+    start = time.process_time()
+    mu, _ = metrics.dictionary_collinearity(rows)
+    return {"seconds": time.process_time() - start, "mu": mu}
+
+
+if __name__ == "__main__":
+    main()
