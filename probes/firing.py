@@ -1,7 +1,7 @@
 """Accumulators of the sparsity probe: who fires, how concentrated the activations are, what the inputs look like."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas import DataFrame
+from scipy import stats
 from torch import Tensor
 
 from data.tables import Tables
@@ -20,6 +21,8 @@ from probes.stream import N_BLOCKS, Observation
 SINK_VIEWS = {"without": (KEPT,), "with": (KEPT, SINK, FIRST)}
 """How tables name what is counted: ordinary tokens only, or all of them."""
 N_RESAMPLES = 1000
+N_FOLDS = 8
+"""Groups of documents that are left out in turn, where what is measured is no ratio of sums over tokens."""
 
 
 class Sums(ABC):
@@ -64,6 +67,7 @@ class Firing(Sums):
             fired=np.zeros((layers, groups, model.d_mlp), dtype=np.int64),
             by_block=np.zeros((layers, groups, N_BLOCKS), dtype=np.int64),
             tokens=np.zeros((layers, groups, N_BLOCKS), dtype=np.int64),
+            fired_in_fold=np.zeros((layers, N_FOLDS, model.d_mlp), dtype=np.int64),
         )
         self.widths = [block.d_mlp for block in model.blocks]
         self._fires = torch.empty(0)  # kept between batches: fresh memory costs more than the comparison
@@ -77,11 +81,21 @@ class Firing(Sums):
         if self._fires.shape != gate.shape or self._fires.device != gate.device:
             self._fires = torch.empty(gate.shape, device=gate.device)
         fires = torch.gt(gate, 0, out=self._fires)
-        member = torch.nn.functional.one_hot(seen.group, len(GROUPS)).float()
-        self.arrays["fired"][seen.layer, :, : fires.shape[1]] += (member.T @ fires).long().cpu().numpy()
-        of_token, group, block = fires.sum(dim=1).cpu(), seen.group.cpu(), seen.tokens.block
+        group, block = seen.group.cpu(), seen.tokens.block
+        column = torch.where(group == KEPT, block % N_FOLDS, N_FOLDS - 1 + group)
+        member = torch.nn.functional.one_hot(column, N_FOLDS + len(GROUPS) - 1).to(gate.device).float()
+        counts = (member.T @ fires).long().cpu().numpy()
+        self.arrays["fired_in_fold"][seen.layer, :, : fires.shape[1]] += counts[:N_FOLDS]
+        self.arrays["fired"][seen.layer, KEPT, : fires.shape[1]] += counts[:N_FOLDS].sum(axis=0)
+        self.arrays["fired"][seen.layer, KEPT + 1 :, : fires.shape[1]] += counts[N_FOLDS:]
+        of_token = fires.sum(dim=1).cpu()
         self.arrays["by_block"][seen.layer] += _per_group_and_block(of_token, group, block).astype(np.int64)
         self.arrays["tokens"][seen.layer] += _counts(group, block)
+
+    def fold_counts(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """Firings of each neuron on ordinary tokens (N_FOLDS, d_mlp), and the tokens (N_FOLDS)."""
+        tokens = self.arrays["tokens"][layer, KEPT].reshape(-1, N_FOLDS).sum(axis=0)
+        return self.arrays["fired_in_fold"][layer, :, : self.widths[layer]], tokens
 
     def tables(self) -> Tables:
         """`layers` (mean firing frequency over neurons) and `neurons` (one row a neuron)."""
@@ -213,6 +227,18 @@ def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     ratios = (weights @ sums[used]) / (weights @ counts[used])
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
+
+
+def jackknife(tokens: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[float, float, float]:
+    """`of(folds)` for all folds that hold tokens, and its 95% interval from leaving each of them out once."""
+    held = np.flatnonzero(tokens)
+    value = of(held) if len(held) else float("nan")
+    if len(held) < 2:
+        return value, float("nan"), float("nan")
+    without = np.array([of(np.setdiff1d(held, [fold])) for fold in held])
+    spread = np.sqrt((len(held) - 1) / len(held) * ((without - without.mean()) ** 2).sum())
+    reach = float(spread * stats.t.ppf(0.975, len(held) - 1))
+    return value, value - reach, value + reach
 
 
 @lru_cache(maxsize=N_BLOCKS)

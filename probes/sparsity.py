@@ -1,23 +1,28 @@
 """Lazy neurons: how few feed-forward neurons a language model uses at a time, always beside its controls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
 import torch
+from pandas import DataFrame
 from torch import Tensor
 
 from data.corpus import Corpus
 from data.progress import Progress, silent
 from data.runs import Run
 from data.tables import Tables
+from data.wordclass import Tagger
 from probes import controls as controlled
 from probes import stream
+from probes.contexts import Contexts
 from probes.describe import MEASURES, SHARES, describe, token_measures
 from probes.firing import Concentration, Firing, InputMoments, SinkCount
+from probes.kinds import layer_bands
 from probes.models import LanguageModel
 from probes.sinks import KEPT
 from probes.stream import N_BLOCKS, Accumulator, Observation, StreamConfig, TokenBatch
+from probes.thresholds import Thresholds
 
 Control = Literal["gaussian", "random_init", "shuffled"]
 CONTROLS: tuple[Control, ...] = ("gaussian", "random_init", "shuffled")
@@ -33,6 +38,7 @@ def measure(
     *,
     controls: Sequence[Control] = CONTROLS,
     control_tokens: int | None = None,
+    tagger: Tagger | None = None,
     config: StreamConfig | None = None,
     run: Run | None = None,
     progress: Progress = silent,
@@ -48,6 +54,10 @@ def measure(
                  (`firing_frequency` and MEASURES), value, low, high (95%, documents resampled), n_tokens, n_blocks
         neurons  layer, neuron, condition, frequency (share of tokens on which it fires), n_tokens
         sinks    layer, condition, n_tokens, n_sinks, energy_share, n_first, energy_share_first
+        kinds    layer, condition, kind (see `probes.kinds`), share, low, high, n_neurons, n_tokens
+        thresholds   layer, condition, measure (see `probes.thresholds`), setting, value, low, high, n_tokens
+        positions    layer, condition, position, first, frequency, low, high, n_tokens (not under `gaussian`)
+        word_classes layer, condition, word_class, frequency, low, high, n_tokens (only with `tagger`)
 
     With `run`, tables are saved after every shard and a stopped measurement resumes at its last whole shard.
     Raises ValueError for an unknown control, or a model without dense blocks or without a tokenizer.
@@ -61,20 +71,20 @@ def measure(
         begun = steps.index(step) * n_tokens
         return lambda done, total, note="": progress(begun + n_tokens * done / total, n_tokens * len(steps), note)
 
-    def keep(condition: str, tables: Tables) -> None:
-        found[condition] = tables
+    def keep(condition: str, tables: Mapping[str, DataFrame]) -> None:
+        found[condition] = Tables(tables)
         if run is not None:
             run.save_tables(_together(found))
 
     inputs = InputMoments(model) if "gaussian" in controls else None
-    _pass(model, corpus, config, inputs, run, "real", told("real"), keep)
+    _pass(model, corpus, config, inputs, run, "real", told("real"), keep, tagger)
     for control in controls:
         if control == "gaussian" and inputs is not None:
             keep(control, _gaussian(model, inputs, config.seed, told(control)))
         else:
             made = controlled.random_init if control == "random_init" else controlled.shuffled
             fewer = config.model_copy(update={"n_tokens": min(control_tokens or n_tokens, n_tokens)})
-            _pass(made(model, config.seed), corpus, fewer, None, run, control, told(control), keep)
+            _pass(made(model, config.seed), corpus, fewer, None, run, control, told(control), keep, tagger)
     return _together(found)
 
 
@@ -94,34 +104,52 @@ def _pass(
     run: Run | None,
     condition: str,
     progress: Progress,
-    keep: Callable[[str, Tables], None],
+    keep: Callable[[str, Mapping[str, DataFrame]], None],
+    tagger: Tagger | None,
 ) -> None:
-    firing, concentration, sinks = Firing(model), Concentration(model), SinkCount(model)
-    parts: dict[str, Accumulator] = {"firing": firing, "concentration": concentration, "sinks": sinks}
-    if inputs is not None:
-        parts["inputs"] = inputs
-
-    def show(_: object = None) -> None:
-        fired = firing.tables()
-        layers = pd.concat([fired.layers, concentration.tables().layers], ignore_index=True)
-        keep(condition, Tables(layers=layers, neurons=fired.neurons, sinks=sinks.tables().sinks))
-
+    held = Held(model)
+    parts = held.parts() | ({"inputs": inputs} if inputs is not None else {})
     stream.run(
         model,
         corpus,
         parts,
         config,
+        tagger=tagger,
         saved_in=run,
         stage=condition,
         progress=progress,
-        after_shard=show,
+        after_shard=lambda _: keep(condition, held.tables() | held.text_tables()),
     )
-    show()
+    keep(condition, held.tables(finished=True) | held.text_tables())
+
+
+class Held:
+    """Everything that one pass measures."""
+
+    def __init__(self, model: LanguageModel, stride: int = 10):
+        self.firing, self.concentration = Firing(model), Concentration(model, stride)
+        self.sinks, self.contexts, self.thresholds = SinkCount(model), Contexts(model), Thresholds(model)
+
+    def parts(self) -> dict[str, Accumulator]:
+        """What the stream is given."""
+        first: dict[str, Accumulator] = {"firing": self.firing, "concentration": self.concentration}
+        return first | {"sinks": self.sinks, "contexts": self.contexts} | self.thresholds.parts()
+
+    def tables(self, finished: bool = False) -> Tables:
+        """What was found; the thresholds take a second and come only when the pass is `finished`."""
+        fired = self.firing.tables()
+        layers = pd.concat([fired.layers, self.concentration.tables().layers], ignore_index=True)
+        found = Tables(layers=layers, neurons=fired.neurons, kinds=layer_bands(self.firing))
+        return Tables(found | (self.thresholds.tables() if finished else {}))
+
+    def text_tables(self) -> Tables:
+        """What only text has: attention sinks, positions, word classes."""
+        return Tables(self.sinks.tables() | self.contexts.tables())
 
 
 def _gaussian(model: LanguageModel, inputs: InputMoments, seed: int, progress: Progress) -> Tables:
     """The same measures where each layer's FFN is fed Gaussian noise with its real inputs' mean and covariance."""
-    firing, concentration = Firing(model), Concentration(model, stride=1)
+    held = Held(model, stride=1)
     generator = torch.Generator().manual_seed(seed)
     position = torch.full((GAUSSIAN_SAMPLES,), 4)
     tokens = TokenBatch(
@@ -132,16 +160,14 @@ def _gaussian(model: LanguageModel, inputs: InputMoments, seed: int, progress: P
         if count:
             x = controlled.gaussian_like(mean, covariance, GAUSSIAN_SAMPLES, generator)
             seen = _through_block(model, layer, x.to(model.device, model.dtype), tokens)
-            firing.update(seen)
-            concentration.update(seen)
+            for part in (held.firing, held.concentration, *held.thresholds.parts().values()):
+                part.update(seen)
         progress(layer + 1, model.n_layers, "Gaussian control")
-    fired = firing.tables()
-    layers = pd.concat([fired.layers, concentration.tables().layers], ignore_index=True)
-    return Tables(layers=layers, neurons=fired.neurons)
+    return held.tables(finished=True)
 
 
 def _through_block(model: LanguageModel, layer: int, x: Tensor, tokens: TokenBatch) -> Observation:
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {"ffn_input": x}
 
     def keep(site: str) -> Callable[[Tensor], None]:
         return lambda tensor: seen.__setitem__(site, tensor[0])

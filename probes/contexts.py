@@ -1,0 +1,108 @@
+"""How often neurons fire by word class and by position: what the mean firing frequency of a layer hides."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from pandas import DataFrame
+from torch import Tensor
+
+from data.tables import Tables
+from data.tokens import SPACE, UNTAGGED
+from probes.firing import Sums, interval
+from probes.models import LanguageModel
+from probes.sinks import KEPT, SINK
+from probes.stream import N_BLOCKS, Observation, TokenBatch
+
+CLASSES = (
+    *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ"),
+    *("SYM", "VERB", "X", SPACE, UNTAGGED),
+)
+"""Universal parts of speech, white space, and tokens without a tag."""
+_CODE: Mapping[str, int] = {name: code for code, name in enumerate(CLASSES)}
+
+
+def class_codes(tokens: TokenBatch) -> Int[np.ndarray, " n_tokens"]:
+    """Place in CLASSES of each token's word class; a class of another scheme counts as X."""
+    other = _CODE["X"]
+    names = [name for window in tokens.windows for name in window.word_class]
+    return np.array([_CODE.get(name, other) for name in names], dtype=np.int64)
+
+
+def position_bins(position: Int[Tensor, " n_tokens"]) -> Int[Tensor, " n_tokens"]:
+    """0, 1, 2, 3, then 4-7, 8-15, ...: the first four positions apart, later ones by powers of two."""
+    return torch.where(position < 4, position, torch.log2(position.clamp(min=1).float()).floor().long() + 2)
+
+
+def position_label(bin: int) -> str:
+    """`3`, `4-7`, ..."""
+    return str(bin) if bin < 4 else f"{2 ** (bin - 2)}-{2 ** (bin - 1) - 1}"
+
+
+class Contexts(Sums):
+    """Mean firing frequency of a layer's neurons by word class (ordinary tokens) and by position (all but sinks)."""
+
+    sites = ("gate",)
+    N_POSITIONS = 18
+
+    def __init__(self, model: LanguageModel):
+        by_class = (model.n_layers, len(CLASSES), N_BLOCKS)
+        by_position = (model.n_layers, self.N_POSITIONS, N_BLOCKS)
+        super().__init__(
+            class_sums=np.zeros(by_class),
+            class_tokens=np.zeros(by_class, dtype=np.int64),
+            position_sums=np.zeros(by_position),
+            position_tokens=np.zeros(by_position, dtype=np.int64),
+        )
+        self._codes: tuple[Any, np.ndarray] = (None, np.zeros(0, dtype=np.int64))
+
+    def update(self, seen: Observation) -> None:
+        """Add each token's share of firing neurons to its word class and its position."""
+        if "gate" not in seen.sites:
+            return
+        share = (seen.sites["gate"] > 0).float().mean(dim=1).double().cpu().numpy()
+        group, block = seen.group.cpu().numpy(), seen.tokens.block.numpy()
+        place = position_bins(seen.tokens.position).clamp(max=self.N_POSITIONS - 1).numpy()
+        self._add("position", seen.layer, place, block, share, group != SINK)
+        if seen.tokens.windows:
+            self._add("class", seen.layer, self._codes_of(seen.tokens), block, share, group == KEPT)
+
+    def _codes_of(self, tokens: TokenBatch) -> np.ndarray:
+        if self._codes[0] is not tokens:  # the same for every layer of a batch
+            self._codes = (tokens, class_codes(tokens))
+        return self._codes[1]
+
+    def _add(
+        self, what: str, layer: int, bins: np.ndarray, block: np.ndarray, share: np.ndarray, used: np.ndarray
+    ) -> None:
+        sums, tokens = self.arrays[f"{what}_sums"][layer], self.arrays[f"{what}_tokens"][layer]
+        cell = (bins * N_BLOCKS + block)[used]
+        sums += np.bincount(cell, weights=share[used], minlength=sums.size).reshape(sums.shape)
+        tokens += np.bincount(cell, minlength=tokens.size).reshape(tokens.shape)
+
+    def tables(self) -> Tables:
+        """`word_classes` (layer, word_class, frequency, low, high, n_tokens), `positions` (layer, position, first, ..).
+
+        Intervals: 95%, blocks of documents resampled.  `word_classes` is empty for untagged text; `first` is the
+        smallest position of the range.
+        """
+        tagged = [code for code, name in enumerate(CLASSES) if name != UNTAGGED]
+        classes = [row | {"word_class": CLASSES[b]} for b, row in self._rows("class") if b in tagged]
+        positions = [
+            row | {"position": position_label(b), "first": b if b < 4 else 2 ** (b - 2)}
+            for b, row in self._rows("position")
+        ]
+        found = Tables(positions=DataFrame(positions))
+        return Tables(found | {"word_classes": DataFrame(classes)}) if classes else found
+
+    def _rows(self, what: str) -> list[tuple[int, dict[str, Any]]]:
+        sums, tokens = self.arrays[f"{what}_sums"], self.arrays[f"{what}_tokens"]
+        rows = []
+        for layer, place in zip(*np.nonzero(tokens.sum(axis=2)), strict=True):
+            s, n = sums[layer, place], tokens[layer, place]
+            low, high = interval(s, n)
+            found = {"layer": int(layer), "frequency": float(s.sum() / n.sum()), "low": low, "high": high}
+            rows.append((int(place), found | {"n_tokens": int(n.sum())}))
+        return rows
