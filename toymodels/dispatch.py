@@ -10,7 +10,7 @@ def gather(
 ) -> tuple[Float[Tensor, "group place d"], Int[Tensor, " slot"]]:
     """Rows of each (stack, expert) group side by side, and where each of the stack * row * k slots went.
 
-    Groups with fewer rows than the busiest are filled with copies of the first row, which `scatter` never reads.
+    Groups with fewer rows than the busiest are filled with copies of the very first row, which `scatter` never reads.
     """
     n_stack, _, k = chosen.shape
     group = (chosen + n_experts * torch.arange(n_stack)[:, None, None]).flatten()
