@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.toys [--peers PYTHON] [--rounds N] [--json PATH]
 
-CPU time, one thread, batch 1024, eight instances a stack, feature probability .05, everything a step needs (draws,
+CPU time, one thread, batch 1024, sixteen instances a stack, feature probability .05, everything a step needs (draws,
 gradients, AdamW) and nothing else.  The rounds of all four alternate, and each is given its best.  The peers are
 looked for in this interpreter, else in the one given with `--peers` (`pip install tms-kit occhio`, extra `bench`).
 `matmul_share` is 10 B n m FLOP a step over the rate of a large float32 matrix product on the same core.
@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent / "results" / "toys.json"
 SHAPES = ((2, 1), (5, 2), (20, 5), (80, 20))
 GOALS = {(5, 2): (7, 50), (20, 5): (4, 15), (80, 20): (3, 4)}
 """Times the better peer that plain torch must reach, and that the compiled engine aims at."""
-INSTANCES, BATCH, PROBABILITY = 8, 1024, 0.05
+INSTANCES, BATCH, PROBABILITY = 16, 1024, 0.05
 _SECONDS = 1.5
 
 
