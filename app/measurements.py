@@ -19,7 +19,7 @@ class SparsityConfig(Config):
 
     model: str = "smollm2-135m"
     """Name, GGUF file, folder or hub name of the language model."""
-    corpus: str = "sotu"
+    corpus: str = "sotu-modern"
     """Name or path of the text."""
     n_tokens: PositiveInt = 20_000
     """Tokens read."""

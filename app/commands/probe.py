@@ -20,7 +20,7 @@ def sparsity(
     model: Annotated[
         str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")
     ] = ("smollm2-135m"),
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu",
+    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
     control: Annotated[
         list[str] | None, typer.Option(help="gaussian, random_init or shuffled; may be repeated. Default: all.")

@@ -1,10 +1,6 @@
-"""Toy models of superposition as the demo measures them: where five features lie in two dimensions, and how much room
-a feature has as features become sparser.
+"""Where the features of a toy model lie in two dimensions.
 
-Tables:
-
-    toy_directions   step, feature, x, y, loss        weights of the best of several toys, while it was trained
-    toy_room         feature_probability, seed, best, loss, dimensions_per_feature, n_features, d_hidden
+Table `toy_directions`: step, feature, x, y, loss: weights of the best of several toys, while it was trained.
 """
 
 import numpy as np
@@ -71,58 +67,6 @@ def directions_caption(table: DataFrame) -> str:
     )
 
 
-def room(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
-    """Dimensions per feature, D* = d_hidden / ||W||_F^2, against 1 / (1 - S); all seeds as points, the best joined."""
-    theme.need(("feature_probability", "best", "dimensions_per_feature"), table, "toy_room")
-    figure, look = go.Figure(), theme.look(0, dark=dark)
-    best = table[table["best"]].sort_values("feature_probability")
-    figure.add_scatter(
-        x=1 / table["feature_probability"],
-        y=table["dimensions_per_feature"],
-        hovertemplate="1/(1-S) = %{x:.3g}: D* = %{y:.3f}<extra></extra>",
-        marker={"color": theme.translucent(look.colour, 0.5), "symbol": "circle-open"},
-        mode="markers",
-        name="each seed",
-    )
-    figure.add_scatter(
-        x=1 / best["feature_probability"],
-        y=best["dimensions_per_feature"],
-        hovertemplate="1/(1-S) = %{x:.3g}: D* = %{y:.3f}<extra></extra>",
-        line={"color": look.colour},
-        marker={"color": look.colour},
-        mode="lines+markers",
-        name="lowest loss",
-    )
-    control = theme.QUIET[dark]
-    for level, words in ((1.0, "one dimension a feature"), (0.5, "two features share one")):
-        figure.add_hline(
-            y=level,
-            line={"color": control, "dash": "dash", "width": 1},
-            annotation={"text": words, "font": {"color": control}},
-            annotation_position="top right",
-        )
-    figure.update_xaxes(title="1 / (1 − S), sparser to the right", type="log", tickvals=[1, 2, 5, 10, 20, 50, 100, 200])
-    figure.update_yaxes(title="Dimensions per feature, D*", rangemode="tozero")
-    return theme.style(figure, dark=dark, width=width, alt=room_caption(table))
-
-
-def room_caption(table: DataFrame) -> str:
-    """D* of the densest and of the sparsest features, with the spread over seeds."""
-    shape = table.iloc[0]
-    low, high = table["feature_probability"].min(), table["feature_probability"].max()
-    ends = []
-    for p in (high, low):
-        values = table.loc[table["feature_probability"] == p, "dimensions_per_feature"]
-        ends.append(
-            f"{values.median():.2f} ({values.min():.2f}-{values.max():.2f} over {len(values)} seeds) at p = {p:g}"
-        )
-    return (
-        f"Dimensions per feature, D* = m / ||W||², of toy models with {int(shape['n_features'])} features in "
-        f"{int(shape['d_hidden'])} dimensions, by how often a feature is active: {ends[0]}, the dense control, and "
-        f"{ends[1]}. Below 1, features share dimensions: superposition."
-    )
-
-
 FIGURES = (
     of_table(
         "toy_directions",
@@ -130,14 +74,6 @@ FIGURES = (
         title="Five features in two dimensions",
         draw=directions,
         caption=directions_caption,
-        sources=("elhage2022toy",),
-    ),
-    of_table(
-        "toy_room",
-        name="toy-room",
-        title="How much room a feature has",
-        draw=room,
-        caption=room_caption,
         sources=("elhage2022toy",),
     ),
 )

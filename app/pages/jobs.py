@@ -58,7 +58,7 @@ def sparsity_form() -> None:
     with st.form("sparsity"):
         st.markdown("**Sparsity of a language model**")
         model = st.text_input("Model", "smollm2-135m", help="A name, a GGUF file, a folder or a hub name.")
-        corpus = st.text_input("Text", "sotu", help="A built-in name or a path; `sparsescope corpora` lists them.")
+        corpus = st.text_input("Text", "sotu-modern", help="A name or a path; `sparsescope corpora` lists names.")
         left, right = st.columns(2)
         tokens = left.number_input("Tokens", 1_000, 10_000_000, 20_000, step=1_000)
         seed = right.number_input("Seed", 0, 2**31 - 1, 0)

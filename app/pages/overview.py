@@ -9,7 +9,7 @@ from app.panels import empty, entry_panel, live, plain, runs, title
 from data.runs import Run, RunError, create
 
 # what a newcomer sees first, as soon as the tables are there
-FIRST = ("toy-directions", "sparsity-firing", "sparsity-spectrum", "toy-room")
+FIRST = ("toy-directions", "sparsity-firing", "sparsity-spectrum", "toy-staircase")
 
 
 def headline(run: Run) -> None:

@@ -65,7 +65,7 @@ def test_bad_input_is_one_sentence(runs_folder: Path, arguments: list[str], word
 
 def test_figures_lists_and_writes(run: Run, tmp_path: Path) -> None:
     listed = invoke("figures")
-    assert "sparsity-firing" in listed.stdout and "toy-room" in listed.stdout
+    assert "sparsity-firing" in listed.stdout and "toy-staircase" in listed.stdout
     told = invoke(
         "figures", "first", "--only", "sparsity-sinks", "--out", str(tmp_path / "out"), "--format", "html,json"
     )
