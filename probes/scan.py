@@ -234,9 +234,10 @@ def _row_and_column(flat: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 def _forget_lower(tile: Tensor, top: int, left: int, bottom: int) -> None:
     """Put -1 on the diagonal and below it, where the pair was or will be seen from its other side."""
+    within = tile[:, : max(0, bottom - left)]
     row = torch.arange(top, bottom, device=tile.device)[:, None]
-    column = torch.arange(left, left + tile.shape[1], device=tile.device)
-    tile.masked_fill_(column <= row, -1)
+    column = torch.arange(left, left + within.shape[1], device=tile.device)
+    within.masked_fill_(column <= row, -1)
 
 
 def _pairs(top: int, n: int) -> float:
