@@ -41,10 +41,14 @@ def stable_rank(x: Float[Tensor, "n_tokens d_model"]) -> float:
 def mean_cosine(x: Float[Tensor, "n_tokens d_model"]) -> float:
     """Mean cosine over all pairs of different tokens: (||sum of u_i||^2 - n) / (n (n - 1)), u_i of length one.
 
-    A token of length zero makes it NaN.
+    Tokens of length zero have no direction and are left out; NaN if fewer than two are left.
     """
-    unit = x.double() / x.double().norm(dim=1, keepdim=True)
+    x = x.double()
+    length = x.norm(dim=1, keepdim=True)
+    unit = (x / length)[length[:, 0] > 0]
     n = len(unit)
+    if n < 2:
+        return float("nan")
     return float((unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))
 
 
