@@ -101,6 +101,7 @@ def curve(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
                 figure.add_scatter(
                     x=[*part["k"], *part["k"][::-1]],
                     y=[*part["high"], *part["low"][::-1]],
+                    mode="lines",
                     fill="toself",
                     fillcolor=theme.translucent(look.colour, 0.18),
                     line={"width": 0},

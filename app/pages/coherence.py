@@ -76,9 +76,7 @@ def numbers(rows: DataFrame) -> None:
     columns[0].metric("Coherence mu", f"{real['mu']:.3f}", _of("random", "random", by), **quiet)
     columns[1].metric("Welch bound", f"{real['welch']:.3f}", help="Least mu of any dictionary of this size.")
     columns[2].metric("Guaranteed k", real["k_guaranteed"], f"Babel {real['k_babel']}", **quiet)
-    columns[3].metric(
-        "Median nearest", f"{real['median_nearest']:.3f}", _of("centred mu", "centred", by), **quiet
-    )
+    columns[3].metric("Median nearest", f"{real['median_nearest']:.3f}", _of("centred mu", "centred", by), **quiet)
     columns[4].metric("Near-duplicates", f"{real['near_duplicates']:,}", help="Features with a |cosine| >= .99.")
     st.markdown(
         f"{real['n_features']:,} features in {real['d_model']:,} dimensions. Nearest pair: "
