@@ -223,7 +223,7 @@ def interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     used = counts > 0
     if used.sum() < 2:
         return float("nan"), float("nan")
-    weights = _resamples(int(used.sum()))
+    weights = resamples(int(used.sum()))
     ratios = (weights @ sums[used]) / (weights @ counts[used])
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)
@@ -242,7 +242,7 @@ def jackknife(tokens: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[fl
 
 
 @lru_cache(maxsize=N_BLOCKS)
-def _resamples(n: int) -> np.ndarray:
+def resamples(n: int) -> np.ndarray:
     """How often each of n blocks is drawn in each resample; the same on every call, so that intervals are too."""
     rng = np.random.default_rng(0)
     return rng.multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES).astype(np.float64)
