@@ -4,7 +4,7 @@
 
 Inputs whose mean is positive, and labels that nothing can be learned from, drive hidden units to zero: every active
 unit only adds error, and a common direction of the inputs lets one step of W1 and b1 switch off a unit for all of them
-at once.  Give the same network labels that can be learned, or inputs without a common direction, and most of it stays on.
+at once.  Give the same network labels that can be learned, or inputs without a common direction, and most stay on.
 Sources: Li et al. 2023, 'The Lazy Neuron Phenomenon' (section 3, the argument at initialisation); Glorot & Bengio and
 PyTorch's default uniform start (`nn.Linear`).
 """

@@ -1,0 +1,251 @@
+"""Sparse autoencoders: what they keep of a model's activations, beside random weights and principal components.
+
+from probes import open_model, saes
+tables, made = saes.measure(open_model(), open_corpus(), saes.SaeConfig(layer=15))
+coherence.measure(made["real"].decoder)            # columns are latents
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from pandas import DataFrame
+from torch import Tensor
+
+from data.corpus import Corpus
+from data.progress import Progress, silent, within
+from data.tables import Tables
+from probes import controls, stream
+from probes.activations import Activations, cached, held_out
+from probes.firing import interval
+from probes.models import LanguageModel
+from probes.saes_training import Sae, SaeConfig, SaeError, load, train
+from probes.stream import N_BLOCKS, StreamConfig
+
+__all__ = [
+    "Sae", "SaeConfig", "SaeError", "load", "losses", "measure", "principal_components", "report", "train",
+    "unexplained",
+]  # fmt: skip
+
+FIRST = 4
+"""Positions at the start of a window that are left as they are when a site is replaced: attention sinks live there."""
+LOSS_TOKENS = 2_000
+"""Tokens on which the language model's loss is compared."""
+
+
+def measure(
+    model: LanguageModel,
+    corpus: Corpus,
+    config: SaeConfig | None = None,
+    *,
+    sae: Sae | None = None,
+    control: bool = True,
+    scratch: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Tables, dict[str, Sae]]:
+    """Train an autoencoder (or take `sae`) and report it, beside its controls, on documents it was not trained on.
+
+    Controls: `random_init`, an autoencoder of the same settings trained on the same site of the model with random
+    weights (only where one is trained), and `pca`, as many principal components as the autoencoder has active latents.
+
+    Tables
+        sae           condition, site, layer, architecture, d_in, d_sae, l0 (active latents a token), fvu (sum of
+                      squared errors over sum of squared deviations from the mean), fvu_low, fvu_high (95%, documents
+                      resampled), fvu_token (the same ratio a token, then averaged), dead_latents (active for none of
+                      the n_tokens measured), loss, loss_sae, loss_mean, loss_zero (nats a token: as it is, site
+                      replaced by its reconstruction, by its mean, by 0), recovered_mean, recovered_zero, n_tokens,
+                      n_loss_tokens
+        sae_latents   condition, latent, frequency, mean_active (mean where active), norm (of its decoder column)
+        sae_training  condition, step, fvu, l0
+
+    The autoencoders come second, by condition.  Raises SaeError or ValueError with what does not fit.
+    """
+    config = config or SaeConfig()
+    layer = model.n_layers // 2 if config.layer is None else config.layer
+    subjects = {"real": model}
+    if control and sae is None:
+        subjects["random_init"] = controls.random_init(model, config.seed)
+    parts: dict[str, list[DataFrame]] = {"sae": [], "sae_latents": [], "sae_training": []}
+    made: dict[str, Sae] = {}
+    read = StreamConfig(n_tokens=config.n_tokens, seed=config.seed)
+    for number, (condition, subject) in enumerate(subjects.items()):
+        step = within(progress, number, len(subjects))
+        with cached(subject, corpus, config.site, layer, read, folder=scratch, progress=_part(step, 0.0, 0.5)) as rows:
+            if sae is None:
+                made[condition], course = train(rows, config, name=condition, progress=_part(step, 0.5, 0.4))
+                parts["sae_training"].append(course.assign(condition=condition))
+            else:
+                made[condition] = sae
+            found, latents = report(made[condition], rows)
+            known = {"condition": condition, "site": config.site, "layer": layer}
+            known["architecture"] = made[condition].model.cfg.architecture()
+            loss = losses(subject, corpus, config.site, layer, read, made[condition], _mean(rows))
+            parts["sae"].append(DataFrame([known | found | loss]))
+            parts["sae_latents"].append(latents.assign(condition=condition))
+            if condition == "real" and control:
+                parts["sae"].append(_principal(subject, corpus, read, rows, known, found["l0"]))
+        step(1, 1, f"{condition} is measured")
+    return Tables({k: pd.concat(v, ignore_index=True) for k, v in parts.items() if v}), made
+
+
+def report(sae: Sae, rows: Activations) -> tuple[dict[str, Any], DataFrame]:
+    """L0, FVU and dead latents on the held-out rows, and a row a latent; names as in `measure`."""
+    if sae.d_in != rows.width:
+        raise SaeError(f"the autoencoder reads vectors of {sae.d_in} numbers, this site has {rows.width}")
+    active, weight = torch.zeros(sae.d_sae), torch.zeros(sae.d_sae)
+
+    def through(x: Tensor) -> Tensor:
+        latents = sae.encode(x).float()
+        active.add_((latents != 0).sum(dim=0))
+        weight.add_(latents.sum(dim=0))
+        return sae.model.decode(latents).detach()
+
+    found, n = unexplained(rows, through)
+    found |= {
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "l0": float(active.sum() / n),
+        "dead_latents": int((active == 0).sum()),
+    }
+    latents = {
+        "latent": np.arange(sae.d_sae),
+        "frequency": (active / n).numpy(),
+        "mean_active": (weight / active.clamp(min=1)).numpy(),
+        "norm": sae.W_dec.norm(dim=1).float().numpy(),
+    }
+    return found, DataFrame(latents)
+
+
+@torch.no_grad()
+def unexplained(rows: Activations, rebuild: Callable[[Tensor], Tensor]) -> tuple[dict[str, Any], int]:
+    """Fraction of the held-out rows' variance that `rebuild` misses: over all, with interval, and averaged by token."""
+    index = np.flatnonzero(rows.held_out)
+    if not len(index):
+        raise SaeError("no document was kept for measuring; read text of at least two documents")
+    mean = torch.from_numpy(rows.rows[index].mean(axis=0, dtype=np.float64)).float()
+    error, spread, ratio = np.zeros(N_BLOCKS), np.zeros(N_BLOCKS), 0.0
+    for part, x in rows.chunks(index):
+        missed = (rebuild(x) - x).square().sum(dim=1).double()
+        around = (x - mean).square().sum(dim=1).double()
+        np.add.at(error, rows.block[part], missed.numpy())
+        np.add.at(spread, rows.block[part], around.numpy())
+        ratio += float((missed / around.clamp(min=1e-12)).sum())
+    low, high = interval(error, spread)
+    found = {"fvu": float(error.sum() / spread.sum()), "fvu_low": float(low), "fvu_high": float(high)}
+    return found | {"fvu_token": ratio / len(index), "n_tokens": len(index)}, len(index)
+
+
+def losses(
+    model: LanguageModel,
+    corpus: Corpus,
+    site: str,
+    layer: int,
+    read: StreamConfig,
+    sae: Sae | Callable[[Tensor], Tensor],
+    mean: Float[Tensor, " width"],
+) -> dict[str, Any]:
+    """The model's loss with the site as it is, rebuilt, replaced by its mean, and by 0, on held-out documents.
+
+    recovered = (loss_ablated - loss_sae) / (loss_ablated - loss): 1 if nothing is lost, 0 if no better than ablation,
+    and not a number if ablation costs less than a thousandth of a nat.
+    """
+    rebuild = sae.reconstruct if isinstance(sae, Sae) else sae
+    edits: dict[str, Callable[[Tensor], Tensor] | None] = {
+        "loss": None,
+        "loss_sae": rebuild,
+        "loss_mean": lambda x: mean.to(x.device, x.dtype).expand_as(x),
+        "loss_zero": torch.zeros_like,
+    }
+    sums, count = dict.fromkeys(edits, 0.0), 0
+    for batch in _measured_batches(model, corpus, read):
+        real = torch.tensor([len(w) for w in batch.windows])[:, None] > torch.arange(1, batch.ids.shape[1])
+        count += int(real.sum())
+        for name, edit in edits.items():
+            sums[name] += _loss(model, batch.ids, real, site, layer, edit)
+    if not count:
+        raise SaeError("no held-out text to measure the loss on; read text of at least two documents")
+    found: dict[str, Any] = {name: total / count for name, total in sums.items()}
+    for how in ("mean", "zero"):
+        harm = found[f"loss_{how}"] - found["loss"]
+        saved = found[f"loss_{how}"] - found["loss_sae"]
+        found[f"recovered_{how}"] = saved / harm if harm > 1e-3 else float("nan")
+    return found | {"n_loss_tokens": count}
+
+
+def _measured_batches(model: LanguageModel, corpus: Corpus, read: StreamConfig) -> Any:
+    """Windows of documents that no autoencoder was trained on, about LOSS_TOKENS tokens of them."""
+    share = -(-max(1020, -(-read.n_tokens // len(corpus))) // (read.window - 1)) * (read.window - 1)
+    given = corpus.tokenize(
+        model.tokenizer,
+        n_tokens=read.n_tokens,
+        tokens_per_document=read.tokens_per_document or share,
+        seed=read.seed,
+    )
+    chosen, size = [], 0
+    for document in given:
+        if size < LOSS_TOKENS and held_out(np.array([document.document_index % N_BLOCKS]))[0]:
+            chosen.append(document.head(LOSS_TOKENS - size))
+            size += len(chosen[-1])
+    return stream.batches(chosen, model, read) if chosen else []
+
+
+def _loss(
+    model: LanguageModel,
+    ids: Tensor,
+    real: Tensor,
+    site: str,
+    layer: int,
+    edit: Callable[[Tensor], Tensor] | None,
+) -> float:
+    def past_the_first(x: Tensor) -> Tensor:
+        assert edit is not None
+        return torch.cat([x[:, :FIRST], edit(x[:, FIRST:])], dim=1)
+
+    if edit is None:
+        nats = model.losses(ids)
+    else:
+        with model.edited({(layer, site): past_the_first}):
+            nats = model.losses(ids)
+    return float(nats[real.to(nats.device)].double().sum())
+
+
+def _principal(
+    model: LanguageModel, corpus: Corpus, read: StreamConfig, rows: Activations, known: dict[str, Any], l0: float
+) -> DataFrame:
+    """As many principal components of the training rows as the autoencoder has active latents."""
+    mean, directions = principal_components(rows, max(1, round(l0)))
+
+    def rebuild(x: Tensor) -> Tensor:
+        at, basis = mean.to(x.device, x.dtype), directions.to(x.device, x.dtype)
+        return (x - at) @ basis @ basis.T + at
+
+    found, _ = unexplained(rows, rebuild)
+    n = directions.shape[1]
+    found |= {"d_in": rows.width, "d_sae": n, "l0": float(n), "dead_latents": 0}
+    loss = losses(model, corpus, known["site"], known["layer"], read, rebuild, _mean(rows))
+    return DataFrame([known | {"condition": "pca", "architecture": "pca"} | found | loss])
+
+
+def principal_components(rows: Activations, n: int) -> tuple[Float[Tensor, " width"], Float[Tensor, "width n"]]:
+    """Mean and the first n principal directions of the rows that are not held out."""
+    index = np.flatnonzero(~rows.held_out)
+    mean, product = _mean(rows).double(), torch.zeros(rows.width, rows.width, dtype=torch.float64)
+    for _, x in rows.chunks(index):
+        centred = x.double() - mean
+        product += centred.T @ centred
+    return mean.float(), torch.linalg.eigh(product).eigenvectors[:, -n:].flip(1).float()
+
+
+def _mean(rows: Activations) -> Float[Tensor, " width"]:
+    index = np.flatnonzero(~rows.held_out)
+    total = sum(x.double().sum(dim=0) for _, x in rows.chunks(index))
+    return (torch.as_tensor(total) / max(len(index), 1)).float()
+
+
+def _part(progress: Progress, begin: float, share: float) -> Progress:
+    """Progress of a part of a piece of work, `share` of it, that starts at `begin`."""
+    return lambda done, total, note="": progress(begin + share * done / max(total, 1), 1.0, note)
