@@ -11,6 +11,8 @@ PAGES = {
     "Explore": [
         ("toy_lab", "Toy lab", "science"),
         ("sparsity", "Sparsity", "grain"),
+        ("rank", "Rank", "compress"),
+        ("memories", "Memories", "psychology"),
         ("coherence", "Coherence", "join_inner"),
     ],
     "Work": [("runs", "Runs", "folder_open"), ("jobs", "Jobs", "pending_actions")],

@@ -35,6 +35,11 @@ WORK = {
     "toy.experiment": "app.toys:do_experiment",
     "toy.sweep": "app.toys:do_sweep",
     "probe.coherence": "app.coherence:work",
+    "probe.keep": "app.laziness:keep",
+    "probe.kinds": "app.laziness:kinds",
+    "probe.ladder": "app.laziness:ladder",
+    "probe.rank": "app.rank:work",
+    "probe.memory": "app.memory:work",
 }
 """Kind of run -> `module:function(run, progress)`.  A run folder names its kind and never code, so that opening a
 folder somebody sent cannot run anything that is not listed here."""

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from app.commands._memory import memory
+from app.commands._rank import rank
+from app.commands import _keep
 from app.commands._run import guard, progress
 
 verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
@@ -59,3 +62,12 @@ def sparsity(
     typer.echo(
         f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page sparsity` shows it"
     )
+
+
+verbs.command()(rank)
+verbs.command()(memory)
+
+
+verbs.command()(_keep.keep)
+verbs.command()(_keep.kinds)
+verbs.command()(_keep.ladder)

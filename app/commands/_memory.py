@@ -1,0 +1,58 @@
+"""`sparsescope probe memory`: what triggers a neuron, what it writes."""
+
+from typing import Annotated
+
+import typer
+
+from app.commands._run import guard, progress
+
+
+@guard
+def memory(
+    model: Annotated[
+        str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")
+    ] = "smollm2-135m",
+    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
+    layer: Annotated[list[int] | None, typer.Option(help="A layer to read; may be repeated. Default: all.")] = None,
+    neuron: Annotated[
+        list[int] | None, typer.Option(help="A neuron of each layer that gets a card; may be repeated.")
+    ] = None,
+    cards: Annotated[int, typer.Option(help="Cards for each layer, at random, where no neuron is named.")] = 32,
+    triggers: Annotated[int, typer.Option(help="Strongest triggers kept for each neuron and sign.")] = 10,
+    control: Annotated[
+        list[str] | None, typer.Option(help="random_init or shuffled; may be repeated. Default: random_init.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")] = (
+        "auto"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of documents' order, controls, cards and random pairings.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+) -> None:
+    """What makes each neuron fire most, what it writes, and whether the two agree.
+
+    Triggers: the tokens on which a neuron's activation is most positive and most negative, in their text. Value: the
+    tokens that the neuron's output raises most, read through the final norm and the unembedding. Agreement: how often
+    the value's first token is the one that follows the strongest trigger, against random pairings of triggers and
+    values, and beside random weights. Some tenths of a per cent is usual; chance is about a tenth of one.
+
+    Tables `memory_agreement`, `memory_neurons`, `memory_triggers` grow with the text, `memory_values` is written at the
+    end; Ctrl-C keeps what is there, the same command goes on.
+
+    Example: `sparsescope probe memory --layer 2 --layer 20 --tokens 20000`
+    """
+    from app import jobs
+    from app.memory import MemoryConfig, work
+    from data.config import digest
+    from data.runs import create
+
+    asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "cards": cards, "triggers": triggers}
+    asked |= {"layers": tuple(layer or ()), "neurons": tuple(neuron or ()), "dtype": dtype, "seed": seed}
+    asked |= {"controls": tuple(control)} if control else {}
+    config = MemoryConfig.model_validate(asked)
+    run = create(name or f"memory-{digest(config.model_dump(mode='json'))}", config, kind="probe.memory", seed=seed)
+    with progress("memory") as tell:
+        jobs.carry_out(run, work, tell)
+    typer.echo(
+        f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page memories` shows it"
+    )

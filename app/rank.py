@@ -1,0 +1,79 @@
+"""Rank collapse of a language model as one piece of work that fills a run folder."""
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from app.measurements import Dtype, number_type, remember_inputs
+from data.config import Config
+from data.progress import Progress
+from data.runs import Run
+
+Variant = Literal["attention", "attention_ffn", "attention_skip", "full"]
+
+
+class RankConfig(Config):
+    """Settings of `probe.rank`."""
+
+    model: str = "smollm2-135m"
+    """Name, GGUF file, folder or hub name of the language model."""
+    corpus: str = "sotu-modern"
+    """Name or path of the text."""
+    n_windows: PositiveInt = 8
+    """Windows measured, each from a document of its own where there are enough."""
+    window: int = Field(256, ge=8)
+    """Positions of a window, its begin token included; a residual depends on how many there are."""
+    variants: tuple[Variant, ...] = ("attention", "attention_ffn", "attention_skip", "full")
+    """What a block consists of."""
+    controls: tuple[Literal["random_init", "shuffled"], ...] = ("random_init",)
+    """Controls measured beside the model."""
+    pattern_windows: PositiveInt = 8
+    """Windows whose attention patterns are measured."""
+    dtype: Dtype = "float32"
+    """Number type of the forward pass; bfloat16 cannot tell residuals below 1e-2 from zero."""
+    seed: NonNegativeInt = 0
+    """Order of the documents, random weights."""
+
+
+def work(run: Run, progress: Progress) -> None:
+    """Measure `RankConfig` into the run."""
+    config = RankConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    measure(config, run, progress)
+
+
+def demo(run: Run, config: Any, progress: Progress) -> None:
+    """The demo's part: four windows of 128 under all variants, about 20 s on two cores."""
+    asked = RankConfig(
+        model=config.model, corpus=config.corpus, n_windows=4, window=128, pattern_windows=2, seed=config.seed
+    )
+    measure(asked, run, progress)
+
+
+def measure(config: RankConfig, run: Run, progress: Progress) -> None:
+    """Open model and text, note their hashes, and fill `rank_residuals` and `rank_patterns`."""
+    progress(0, 1, f"opening {config.model}")
+    from data import open_corpus
+    from probes import open_model, rank
+    from probes.stream import StreamConfig
+
+    model = open_model(config.model, dtype=number_type(config.dtype), progress=progress)
+    corpus = open_corpus(config.corpus)
+    remember_inputs(
+        run,
+        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
+    )
+    text = config.window - 1
+    each = -(-config.n_windows // len(corpus)) * text
+    rank.measure(
+        model,
+        corpus,
+        config.n_windows * text,
+        variants=config.variants,
+        controls=config.controls,
+        pattern_windows=config.pattern_windows,
+        config=StreamConfig(
+            window=config.window, tokens_per_document=each, batch_tokens=2_048, shard_tokens=2_048, seed=config.seed
+        ),
+        run=run,
+        progress=progress,
+    )
