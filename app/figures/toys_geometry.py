@@ -45,7 +45,7 @@ def staircase(table: DataFrame, *, dark: bool = False, width: Width = "screen") 
     _sparsity_axis(figure, table)
     top = max(1.08, float(table["dimensions_per_feature"].clip(upper=3).max()) * 1.03)
     figure.update_yaxes(title="dimensions per feature, D* = m / ‖W‖²", range=[0, top])
-    told = f"{_shape(table).capitalize()}, all equally important; {_seeds(table)} seeds a density"
+    told = f"{_shape(table).capitalize()}; {_seeds(table)} seeds a density"
     return finish(
         figure,
         told,
