@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from app.commands import _keep
 from app.commands._memory import memory
 from app.commands._rank import rank
-from app.commands import _keep
 from app.commands._run import guard, progress
 
 verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
