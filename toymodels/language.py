@@ -1,0 +1,325 @@
+"""Small language models trained from scratch on text that comes with the installation, watched while they learn.
+
+    from toymodels import language
+    index = language.train(language.LanguageConfig(steps=200), Path("little"))
+
+The models are transformers' own classes with a small configuration, so every snapshot is a folder that `open_model`
+(and anybody's transformers) reads.  Which batch a step sees depends on the seed and the step alone, and all that training
+remembers is saved, so that a stopped training goes on to the same weights bit for bit.
+Sources: Kaplan et al. 2020 and Karpathy's nanochat (next-token training); Li et al. 2023, 'The Lazy Neuron Phenomenon'
+(top-k during training); the families' own papers.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pandas import DataFrame
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from data import Config, Progress, silent
+from data.corpus import Corpus, open_corpus
+from data.files import replacing
+from toymodels.language_models import END, ROUTED, Family, build, down_projections, train_tokenizer
+
+HELD_OUT = 10
+"""Every tenth document, in the order of the seed, is kept for measuring the loss."""
+EVALUATED = 64
+"""Windows of held-out text on which the loss is measured."""
+
+
+class LanguageConfig(Config):
+    """The model, its text and its training."""
+
+    family: Family = "llama"
+    """Class of transformers: dense `llama` (gated) or `gpt_neox` (plain); mixtures `olmoe`, `qwen2_moe` (with a shared
+    expert) or `deepseek_v3` (shared expert, sigmoid router)."""
+    activation: Literal["relu", "silu", "gelu"] = "relu"
+    """Activation function of the feed-forward blocks."""
+    n_layers: PositiveInt = 2
+    """Transformer blocks."""
+    d_model: PositiveInt = 64
+    """Width of the residual stream."""
+    d_mlp: PositiveInt = 256
+    """Neurons of a feed-forward block (of one expert, in a mixture)."""
+    n_heads: PositiveInt = 4
+    """Attention heads."""
+    n_experts: PositiveInt = 8
+    """Experts of each mixture; dense families ignore it."""
+    k: PositiveInt = 2
+    """Experts used for a token; dense families ignore it."""
+    vocab_size: PositiveInt = 1_024
+    """Tokens of the byte-level BPE that is trained first, on the training documents."""
+    corpus: str = "sotu-modern"
+    """Name or path of the text."""
+    window: PositiveInt = 64
+    """Tokens in a row of a batch."""
+    batch_size: PositiveInt = 16
+    """Rows of a batch, drawn anew at every step."""
+    steps: PositiveInt = 500
+    """AdamW steps."""
+    learning_rate: PositiveFloat = 3e-3
+    """Highest step length: reached after the first twentieth of the steps, then falling as a cosine to a tenth."""
+    weight_decay: NonNegativeFloat = 0.1
+    """AdamW's decay of matrices."""
+    snapshots: PositiveInt = 12
+    """Snapshots after the first one at step 0, evenly spaced in the logarithm of the step."""
+    keep: PositiveFloat | None = None
+    """Share of neurons kept for each token, those with the largest |z|; the others are set to 0.  None keeps all."""
+    keep_from: NonNegativeInt = 0
+    """Step from which on only that share is kept."""
+    seed: NonNegativeInt = 0
+    """Weights, batches, and which documents are held out."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "LanguageConfig":
+        if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
+            raise ValueError(f"d_model={self.d_model} over n_heads={self.n_heads} must give an even width of a head")
+        if self.family in ROUTED and self.k > self.n_experts:
+            raise ValueError(f"k={self.k} experts a token exceed n_experts={self.n_experts}; choose k <= n_experts")
+        if self.keep is not None and (self.keep > 1 or self.family in ROUTED):
+            raise ValueError(
+                "keep is a share of 1, for dense families: the neurons of stacked experts cannot be edited"
+            )
+        if self.vocab_size < 300:
+            raise ValueError(f"vocab_size={self.vocab_size} cannot hold the 256 bytes and a few merges; choose >= 300")
+        return self
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """Steps after which a snapshot is taken: 0, then log-spaced up to the last."""
+        spaced = np.geomspace(1, self.steps, self.snapshots)
+        return tuple(sorted({0, self.steps, *(round(float(s)) for s in spaced)}))
+
+
+def train(
+    config: LanguageConfig, folder: Path, *, corpus: Corpus | None = None, progress: Progress = silent
+) -> DataFrame:
+    """Train (or go on training) in `folder` and return the index of snapshots.
+
+    `folder` holds `training.json` (the settings), `step-NNNNNN/` (one transformers folder a snapshot, with tokenizer),
+    `snapshots.json` (the index) and `checkpoint.safetensors` (weights and AdamW's moments after the last snapshot).
+    A progress callback that raises stops the training between two steps; the same call goes on from the checkpoint.
+    Raises ValueError if the folder holds a training with other settings, or the text is too short.
+    """
+    _claim(folder, config)
+    tokenizer, text, held = _text(config, folder, corpus or open_corpus(config.corpus))
+    model = build(config, tokenizer)
+    adam = _optimizer(model, config)
+    done = _restore(folder, model, adam)
+    if done is None:
+        _snapshot(folder, model, tokenizer, adam, config, 0, None, text, held)
+    losses: list[float] = []
+    for step in range((done or 0) + 1, config.steps + 1):
+        with kept(model, config, step):
+            loss = _loss(model, batch(text, config, step))
+            adam.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for group in adam.param_groups:
+                group["lr"] = config.learning_rate * rate(step, config.steps)
+            adam.step()
+        losses.append(float(loss.detach()))
+        if step in config.marks:
+            _snapshot(folder, model, tokenizer, adam, config, step, float(np.mean(losses)), text, held)
+            losses = []
+        progress(step, config.steps, f"training: loss {float(loss.detach()):.3f}")
+    return snapshots(folder)
+
+
+def snapshots(folder: Path) -> DataFrame:
+    """Index of the snapshots in a folder, a row each.
+
+    Columns: `step, tokens` (seen by then), `folder` (name of the snapshot's folder), `loss` (nats a token on held-out
+    text, with only the kept neurons where the training keeps a share then), `loss_all` (with all neurons), `train_loss`
+    (mean since the snapshot before, missing at step 0), `unigram` (held-out loss of token frequencies: the control),
+    `uniform` (ln of the number of tokens), `keep` (share kept at that step), `n_tokens` (held-out tokens measured).
+    """
+    path = Path(folder) / "snapshots.json"
+    if not path.is_file():
+        raise ValueError(f"there is no training with snapshots in {folder}")
+    return DataFrame(json.loads(path.read_text(encoding="utf-8"))).astype({"train_loss": "float64"})
+
+
+@contextmanager
+def kept(model: nn.Module, config: LanguageConfig, step: int) -> Iterator[None]:
+    """While open, the model keeps for each token only the share of neurons that its training keeps at this step."""
+    with ExitStack() as stack:
+        if config.keep is not None and step >= config.keep_from:
+            for module in down_projections(model):
+                handle = module.register_forward_pre_hook(_top(config.keep))
+                stack.callback(handle.remove)
+        yield
+
+
+def strongest(z: Float[Tensor, "*tokens d_mlp"], share: float) -> Float[Tensor, "*tokens d_mlp"]:
+    """`z` with all but the round(share d_mlp), at least one, entries of largest |z| of each token set to 0."""
+    k = max(1, round(share * z.shape[-1]))
+    chosen = z.abs().topk(k, dim=-1).indices
+    return torch.zeros_like(z).scatter(-1, chosen, z.gather(-1, chosen))
+
+
+def batch(text: Int[Tensor, " n_tokens"], config: LanguageConfig, step: int) -> Int[Tensor, "batch window"]:
+    """The rows of a step: windows of the text at places that depend on the seed and the step alone."""
+    # The Mersenne twister behind the generator takes 32 bits of seed, so seed and step are hashed into them.
+    mixed = int(np.random.SeedSequence([config.seed, step]).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(mixed)
+    begin = torch.randint(len(text) - config.window + 1, (config.batch_size, 1), generator=generator)
+    return text[begin + torch.arange(config.window)]
+
+
+def rate(step: int, steps: int) -> float:
+    """Share of the highest step length: linear up over the first twentieth, then a cosine down to a tenth."""
+    warm = max(1, steps // 20)
+    if step <= warm:
+        return step / warm
+    return 0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(steps - warm, 1))
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, held: Int[Tensor, "windows window"]) -> float:
+    """Nats a token of the held-out windows, each token given those before it in its window."""
+    model.eval()
+    total = sum(float(_next_token(model(input_ids=rows).logits, rows, "sum")) for rows in held.split(16))
+    model.train()
+    return total / (held.shape[0] * (held.shape[1] - 1))
+
+
+def unigram_loss(text: Int[Tensor, " n_tokens"], held: Int[Tensor, "windows window"], vocab_size: int) -> float:
+    """Nats a token of held-out text under the frequencies of the training text, each count plus one."""
+    counts = torch.bincount(text, minlength=vocab_size).double() + 1
+    return float(-(counts / counts.sum()).log()[held[:, 1:]].mean())
+
+
+def _next_token(logits: Tensor, rows: Tensor, reduction: str) -> Tensor:
+    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), reduction=reduction)
+
+
+def _loss(model: Any, rows: Tensor) -> Tensor:
+    """Next-token loss, plus the family's own load-balancing term where it has one."""
+    coefficient = getattr(model.config, "router_aux_loss_coef", 0.0)
+    out = model(input_ids=rows, use_cache=False, **({"output_router_logits": True} if coefficient else {}))
+    loss = _next_token(out.logits, rows, "mean")
+    return loss + coefficient * out.aux_loss if coefficient else loss
+
+
+def _top(share: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
+    return lambda module, inputs: (strongest(inputs[0], share),)
+
+
+def _text(config: LanguageConfig, folder: Path, corpus: Corpus) -> tuple[Any, Tensor, Tensor]:
+    """Tokenizer, training text as one row of token ids, held-out windows."""
+    order = corpus.order(config.seed)
+    if len(order) < 2:
+        raise ValueError(f"'{corpus.name}' is a single document; training needs another one to measure on")
+    held_rows = set(order[::HELD_OUT])
+    texts = [corpus[i].text for i in order if i not in held_rows]
+    tokenizer = train_tokenizer(texts, config.vocab_size, folder / "tokenizer")
+    text, held = (_ids(tokenizer, part) for part in (texts, [corpus[i].text for i in order if i in held_rows]))
+    if len(text) <= config.window or len(held) < config.window:
+        raise ValueError(f"'{corpus.name}' is too short for windows of {config.window} tokens; give more text")
+    n = len(held) // config.window
+    chosen = torch.linspace(0, n - 1, min(n, EVALUATED)).long()
+    return tokenizer, text, held[: n * config.window].view(n, config.window)[chosen]
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> Int[Tensor, " n_tokens"]:
+    end = tokenizer.convert_tokens_to_ids(END)
+    encoded = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    return torch.tensor([i for one in encoded for i in (end, *one.ids)])
+
+
+def _optimizer(model: nn.Module, config: LanguageConfig) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+
+
+def _claim(folder: Path, config: LanguageConfig) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, asked = folder / "training.json", config.model_dump(mode="json")
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if differing := sorted(k for k in asked | begun if asked.get(k) != begun.get(k)):
+            raise ValueError(f"{folder} holds a training with other settings ({', '.join(differing)}); choose another")
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+
+
+def _snapshot(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    adam: torch.optim.AdamW,
+    config: LanguageConfig,
+    step: int,
+    train_loss: float | None,
+    text: Tensor,
+    held: Tensor,
+) -> None:
+    """Weights as a transformers folder, the row of the index, then the checkpoint, from which training goes on."""
+    name = f"step-{step:06d}"
+    model.save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / name)
+    with kept(model, config, step):
+        loss = held_out_loss(model, held)
+    sparse = config.keep is not None and step >= config.keep_from
+    row = {
+        "step": step,
+        "tokens": step * config.batch_size * config.window,
+        "folder": name,
+        "loss": loss,
+        "loss_all": held_out_loss(model, held) if sparse else loss,
+        "train_loss": train_loss,
+        "unigram": unigram_loss(text, held, len(tokenizer)),
+        "uniform": math.log(len(tokenizer)),
+        "keep": config.keep if sparse else 1.0,
+        "n_tokens": held.shape[0] * (held.shape[1] - 1),
+    }
+    path = folder / "snapshots.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    with replacing(path) as temporary:
+        rows = [r for r in before if r["step"] < step] + [row]
+        temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    _save(folder, model, adam, step)
+
+
+def _save(folder: Path, model: nn.Module, adam: torch.optim.AdamW, step: int) -> None:
+    from safetensors.torch import save_file
+
+    arrays = {"step": torch.tensor(step)}
+    for name, parameter in model.named_parameters():
+        arrays[f"weight/{name}"] = parameter.detach().contiguous()
+        arrays |= {f"{key}/{name}": value.contiguous() for key, value in adam.state[parameter].items()}
+    buffers = {f"buffer/{n}": b.contiguous() for n, b in model.named_buffers() if n in model.state_dict()}
+    with replacing(folder / "checkpoint.safetensors") as temporary:
+        save_file(arrays | buffers, temporary)
+
+
+@torch.no_grad()
+def _restore(folder: Path, model: nn.Module, adam: torch.optim.AdamW) -> int | None:
+    """Take up the checkpoint; the step it was made after, None if there is none."""
+    from safetensors.torch import load_file
+
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return None
+    arrays = load_file(path)
+    for name, buffer in model.named_buffers():
+        if f"buffer/{name}" in arrays:
+            buffer.copy_(arrays[f"buffer/{name}"])
+    for name, parameter in model.named_parameters():
+        parameter.copy_(arrays[f"weight/{name}"])
+        keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}/{name}" in arrays]
+        if keys:
+            adam.state[parameter] = {k: arrays[f"{k}/{name}"] for k in keys}
+    return int(arrays["step"])
