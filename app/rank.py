@@ -63,7 +63,6 @@ def measure(config: RankConfig, run: Run, progress: Progress) -> None:
         [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
     )
     text = config.window - 1
-    each = -(-config.n_windows // len(corpus)) * text
     rank.measure(
         model,
         corpus,
@@ -71,9 +70,7 @@ def measure(config: RankConfig, run: Run, progress: Progress) -> None:
         variants=config.variants,
         controls=config.controls,
         pattern_windows=config.pattern_windows,
-        config=StreamConfig(
-            window=config.window, tokens_per_document=each, batch_tokens=2_048, shard_tokens=2_048, seed=config.seed
-        ),
+        config=StreamConfig(window=config.window, shard_tokens=2_048, seed=config.seed),
         run=run,
         progress=progress,
     )

@@ -52,6 +52,7 @@ def measure(
     control: `random_init` (as initialised), `shuffled` (feed-forward weights in random order).
 
     One observation is one window; only whole windows count, since a residual depends on how many tokens there are.
+    Unless `config` says otherwise, every window is from a document of its own while there are enough of them.
     Where attention alone collapses, float32 cannot tell a residual below about 1e-6 from zero, bfloat16 none below
     about 1e-2: column `precision` holds the spacing of numbers at 1 in the model's own type.
 
@@ -68,6 +69,10 @@ def measure(
     """
     _check(variants, controls)
     config = (config or StreamConfig()).model_copy(update={"n_tokens": n_tokens})
+    if config.tokens_per_document is None:
+        text = config.window - 1
+        each = max(1, -(-n_tokens // (text * len(corpus)))) * text
+        config = config.model_copy(update={"tokens_per_document": each})
     residuals: dict[tuple[str, str], DataFrame] = {}
     patterns: dict[str, DataFrame] = {}
     parts, before = (len(variants) + 1) * (1 + len(controls)), 0

@@ -82,9 +82,9 @@ def agreement_caption(table: DataFrame) -> str:
     beyond = int((false_discovery_control(real["p_value"].dropna()) <= 0.05).sum()) if len(real) else 0
     return (
         "Share of neurons whose value vector, read in the vocabulary, puts first the token that follows their "
-        f"strongest trigger, for both signs of the activation. {'; '.join(parts)}. Above chance in {beyond} of {len(real)} cases "
-        "of layer and sign (999 random pairings each, false discovery rate .05). Bars: 95% Wilson intervals, "
-        f"neurons taken as independent. {int(real['n_tokens'].max()) if len(real) else 0:,} tokens."
+        f"strongest trigger, for both signs of the activation. {'; '.join(parts)}. Above chance in {beyond} of "
+        f"{len(real)} cases of layer and sign (999 random pairings each, false discovery rate .05). Bars: 95% Wilson "
+        f"intervals, neurons taken as independent. {int(real['n_tokens'].max()) if len(real) else 0:,} tokens."
     )
 
 

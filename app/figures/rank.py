@@ -7,7 +7,9 @@ Tables, as `probes.rank.measure` makes them:
     rank_patterns   layer, head, condition, measure, value, low, high, n_windows, n_keys
 """
 
+from collections.abc import Sequence
 from functools import partial
+from math import isnan
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,10 +20,10 @@ from app.figures.catalogue import of_table
 from app.figures.theme import Width
 
 MEASURES = {
-    "residual_composite": "Residual to the mean token, composite norm",
-    "residual_frobenius": "Residual to the mean token, Frobenius norm",
-    "residual_l1": "Residual to the mean token, 1-norm",
-    "residual_linf": "Residual to the mean token, ∞-norm",
+    "residual_composite": "Relative residual, composite norm",
+    "residual_frobenius": "Relative residual, Frobenius norm",
+    "residual_l1": "Relative residual, 1-norm",
+    "residual_linf": "Relative residual, ∞-norm",
     "stable_rank": "Stable rank",
     "mean_cosine": "Mean cosine between tokens",
 }
@@ -91,9 +93,20 @@ def collapse(
                 marker={"color": look.colour, "symbol": look.symbol + ("" if name == "real" else "-open")},
                 mode="lines+markers",
                 name=words if name == "real" else f"{words}, {theme.condition(name).label}",
+                showlegend=name == "real",
             )
+    for name in (c for c in theme.conditions(rows["condition"]) if c != "real"):
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            line={"color": theme.QUIET[dark], "dash": _dash(name)},
+            marker={"color": theme.QUIET[dark], "symbol": "circle-open"},
+            mode="lines+markers",
+            name=f"the same, {theme.condition(name).label}",
+        )
     if residual and "precision" in rows and len(rows):
-        floor = float(rows["precision"].iloc[0])
+        floor, top = float(rows["precision"].iloc[0]), float(rows["value"].max())
+        figure.update_yaxes(range=[np.log10(min(floor, rows["value"].min()) / 2), np.log10(top * 2)])
         figure.add_hline(y=floor, line={"color": theme.QUIET[dark], "dash": "dot", "width": 1})
         figure.add_annotation(
             text=f"spacing of numbers at 1 ({floor:.1g})",
@@ -140,15 +153,15 @@ def collapse_caption(residuals: DataFrame, measure: str = "residual_composite", 
     for variant, words in VARIANTS.items():
         cells = end[end["variant"] == variant].set_index("condition")
         each = [
-            f"{theme.condition(c).label.split(',')[0]} {_number(cells.loc[c, 'value'])} "
-            f"[{_number(cells.loc[c, 'low'])}, {_number(cells.loc[c, 'high'])}]"
+            f"{theme.condition(c).label.split(',')[0]} {_number(cells.loc[c, ['value', 'low', 'high']].tolist())}"
             for c in theme.conditions(cells.index)
         ]
         parts += [f"{words}: {', '.join(each)}"] if each else []
     n = int(rows["n_windows"].max()) if len(rows) else 0
     tokens = int(rows["n_tokens"].max()) if len(rows) else 0
     return (
-        f"{MEASURES.get(measure, measure)}, relative to the same norm of the tokens themselves, after the last layer: "
+        f"{MEASURES.get(measure, measure)}: distance of the tokens to their mean over the norm of the tokens, "
+        "after the last layer: "
         if measure.startswith("residual")
         else f"{MEASURES.get(measure, measure)} after the last layer: "
     ) + (
@@ -157,8 +170,9 @@ def collapse_caption(residuals: DataFrame, measure: str = "residual_composite", 
     )
 
 
-def _number(value: object) -> str:
-    return f"{value:.2g}"
+def _number(found: Sequence[float]) -> str:
+    value, low, high = found
+    return f"{value:.2g}" + ("" if isnan(low) else f" [{low:.2g}, {high:.2g}]")
 
 
 def pattern_rows(patterns: DataFrame, measure: str = "effective_rank") -> DataFrame:

@@ -9,7 +9,8 @@ from app.panels import chart, choose_run, dark, entry_panel, frame, live, plain,
 from data.runs import Run
 
 HINT = "sparsescope probe memory --model smollm2-135m --tokens 20000"
-SIGNS = {"+": "positive activations", "-": "negative activations"}
+SIGNS = {"positive": "+", "negative": "-"}
+"""Signs of the activation, as the page and its address call them, and as the tables do."""
 
 
 def choose_neuron(run: Run) -> tuple[int, int, str] | None:
@@ -31,20 +32,13 @@ def choose_neuron(run: Run) -> tuple[int, int, str] | None:
             neurons,
             key="neuron",
             bind="query-params",
-            format_func=lambda n: f"{n} (agrees)" if int(n) in agreeing else n,
             help="Those whose value agrees with their strongest trigger come first; the others were drawn at random.",
         )
     )
     sign = right.segmented_control(
-        "Triggered by",
-        list(SIGNS),
-        default="+",
-        required=True,
-        key="sign",
-        bind="query-params",
-        format_func=lambda s: SIGNS[s],
+        "Activation", list(SIGNS), default="positive", required=True, key="sign", bind="query-params"
     )
-    return layer, neuron, sign
+    return layer, neuron, SIGNS[sign]
 
 
 def facts(run: Run, layer: int, neuron: int, sign: str) -> None:
@@ -88,7 +82,7 @@ def cards(run: Run) -> None:
     facts(run, layer, neuron, sign)
     left, right = st.columns([3, 2], gap="large")
     with left, told():
-        st.markdown(f"**Strongest triggers** ({SIGNS[sign]})")
+        st.markdown("**Strongest triggers**")
         rows = frame(run, "memory_triggers")
         st.html(card(rows[(rows["layer"] == layer) & (rows["neuron"] == neuron) & (rows["sign"] == sign)]))
     with right, told():

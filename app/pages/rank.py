@@ -20,7 +20,7 @@ def by_layer(run: Run) -> None:
         [m for m in figures.MEASURES if m in set(rows["measure"])],
         key="measure",
         bind="query-params",
-        format_func=lambda name: figures.MEASURES[name],
+        format_func=lambda name: name.replace("_", " "),
     )
     first = right.segmented_control(
         "First position",
@@ -64,7 +64,7 @@ def by_head(run: Run) -> None:
         held,
         key="pattern",
         bind="query-params",
-        format_func=lambda name: figures.PATTERNS[name],
+        format_func=lambda name: name.replace("_", " "),
     )
     chart(figures.heads(rows, measure, dark=dark()), key="heads", caption=figures.heads_caption(rows, measure))
     if measure == "effective_rank":
