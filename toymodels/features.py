@@ -101,8 +101,8 @@ class Source:
         at = step - self._first
         if self._fused:
             bits = torch.from_numpy(self._values.integers(self._keys[0][:, at]))
-            # A fused addcmul does not vectorise over broadcast factors and takes longer than these three passes.
-            return torch.mul(bits, self._slope, out=self._x).add_(self._offset).clamp_(min=0)
+            # Four plain passes vectorise; a product of mixed types or an addcmul with broadcast factors does not.
+            return self._x.copy_(bits).mul_(self._slope).add_(self._offset).clamp_(min=0)
         return self._law(self._uniform(self._values, 0, at), self._uniform(self._gates, 1, at))
 
     def _uniform(self, draws: counter.Draws, stream: int, at: int) -> Tensor:
