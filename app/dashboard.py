@@ -11,6 +11,8 @@ PAGES = {
     "Explore": [
         ("toy_lab", "Toy lab", "science"),
         ("sparsity", "Sparsity", "grain"),
+        ("laziness", "Lazy neurons", "bedtime"),
+        ("ladder", "Sparsity ladder", "stairs"),
         ("rank", "Rank", "compress"),
         ("memories", "Memories", "psychology"),
         ("coherence", "Coherence", "join_inner"),

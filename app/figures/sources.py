@@ -39,5 +39,11 @@ BIBTEX = {
   year = {2021},
   note = {arXiv:2012.14913},
 }""",
+    "liu2024teal": """@article{liu2024teal,
+  title = {Training-Free Activation Sparsity in Large Language Models},
+  author = {Liu, James and Ponnusamy, Pragaash and Cai, Tianle and Guo, Han and Kim, Yoon and Athiwaratkun, Ben},
+  journal = {arXiv preprint arXiv:2408.14690},
+  year = {2024},
+}""",
 }
 """BibTeX entries by key."""
