@@ -27,6 +27,8 @@ class SparsityConfig(Config):
     """Controls measured beside the model."""
     control_tokens: PositiveInt | None = None
     """Tokens that the controls with other weights read; None: as many as the model."""
+    word_classes: bool = False
+    """Tag the text and measure firing by word class as well."""
     dtype: Dtype = "auto"
     """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
     seed: NonNegativeInt = 0
@@ -43,6 +45,7 @@ def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> No
     """Open model and text, note their hashes, and measure which neurons fire, beside the controls."""
     progress(0, config.n_tokens, f"opening {config.model}")
     from data import open_corpus
+    from data.wordclass import default_tagger
     from probes import open_model, sparsity
     from probes.stream import StreamConfig
 
@@ -58,6 +61,7 @@ def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> No
         config.n_tokens,
         controls=config.controls,
         control_tokens=config.control_tokens,
+        tagger=default_tagger() if config.word_classes else None,
         config=StreamConfig(seed=config.seed, shard_tokens=_shard(config.n_tokens)),
         run=run,
         progress=progress,

@@ -8,6 +8,7 @@ from app.commands import _keep
 from app.commands._memory import memory
 from app.commands._rank import rank
 from app.commands._run import guard, progress
+from app.commands._sae import sae
 
 verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
 
@@ -31,6 +32,7 @@ def sparsity(
     control_tokens: Annotated[
         int | None, typer.Option(help="Tokens that the random and shuffled controls read. Default: as many.")
     ] = None,
+    word_classes: Annotated[bool, typer.Option(help="Tag the text; firing by word class as well.")] = False,
     dtype: Annotated[
         str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")
     ] = "auto",
@@ -44,7 +46,10 @@ def sparsity(
     beside Gaussian input of the same mean and covariance, random weights and shuffled weights: an untrained network
     has half of its gates open, so only the difference says something about training.
 
-    Tables `layers`, `neurons`, `sinks` go to the run as they grow; Ctrl-C keeps them, the same command goes on.
+    Also: kinds of neurons (dead to generalized), firing by position, thresholds (TEAL, CATS, CETT).
+
+    Tables `layers`, `neurons`, `sinks`, `kinds`, `positions`, `thresholds` go to the run as they grow; Ctrl-C keeps
+    them, the same command goes on.
 
     Example: `sparsescope probe sparsity --model smollm2-135m --corpus sotu --tokens 20000`
     """
@@ -54,7 +59,7 @@ def sparsity(
     from data.runs import create
 
     asked: dict[str, object] = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
-    asked |= {"control_tokens": control_tokens}
+    asked |= {"control_tokens": control_tokens, "word_classes": word_classes}
     config = SparsityConfig.model_validate(asked | ({"controls": tuple(control)} if control else {}))
     run = create(name or f"sparsity-{digest(config.model_dump(mode='json'))}", config, kind="probe.sparsity", seed=seed)
     with progress("sparsity") as tell:
@@ -71,3 +76,4 @@ verbs.command()(memory)
 verbs.command()(_keep.keep)
 verbs.command()(_keep.kinds)
 verbs.command()(_keep.ladder)
+verbs.command()(sae)

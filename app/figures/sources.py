@@ -39,6 +39,13 @@ BIBTEX = {
   year = {2021},
   note = {arXiv:2012.14913},
 }""",
+    "zhang2024relu2": """@article{zhang2024relu2,
+  title = {{ReLU}$^2$ Wins: Discovering Efficient Activation Functions for Sparse {LLMs}},
+  author = {Zhang, Zhengyan and Song, Yixin and Yu, Guanghui and Han, Xu and Lin, Yankai and Xiao, Chaojun and
+    Song, Chenyang and Liu, Zhiyuan and Mi, Zeyu and Sun, Maosong},
+  journal = {arXiv preprint arXiv:2402.03804},
+  year = {2024},
+}""",
     "liu2024teal": """@article{liu2024teal,
   title = {Training-Free Activation Sparsity in Large Language Models},
   author = {Liu, James and Ponnusamy, Pragaash and Cai, Tianle and Guo, Han and Kim, Yoon and Athiwaratkun, Ben},

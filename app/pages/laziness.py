@@ -4,7 +4,7 @@ import streamlit as st
 
 from app.figures import keeping as kept
 from app.figures import kinds as figures
-from app.figures import theme
+from app.figures import theme, thresholds
 from app.figures.catalogue import find
 from app.panels import chart, choose_run, dark, downloads, entry_panel, frame, live, table_panel, title, told
 from data.runs import Run
@@ -31,6 +31,22 @@ def kinds(run: Run) -> None:
     for table, entry in (("word_classes", "kinds-word-classes"), ("positions", "kinds-positions")):
         if table in run.table_names():
             entry_panel(find(entry), run)
+
+
+def limits(run: Run) -> None:
+    """How many neurons pass a threshold, by layer, at one of the settings measured."""
+    rows = frame(run, "thresholds")
+    st.subheader("Thresholds", anchor=False)
+    left, right = st.columns(2)
+    held = [m for m in thresholds.MEASURES if m in set(rows["measure"])]
+    measure = left.selectbox(
+        "Measure", held, key="measure", bind="query-params", format_func=lambda m: m.replace("_", " ")
+    )
+    settings = sorted(rows.loc[rows["measure"] == measure, "setting"].unique())
+    setting = right.selectbox("At", settings, index=min(2, len(settings) - 1), key=f"setting-{measure}")
+    drawn = thresholds.by_layer(rows, measure, setting, dark=dark())
+    chart(drawn, key="thresholds", caption=thresholds.caption(rows, measure, setting))
+    downloads(find("thresholds-cett"), run)
 
 
 def neurons(run: Run) -> None:
@@ -70,6 +86,9 @@ def layer_errors(run: Run) -> None:
 def of_kinds(run: Run) -> None:
     """How many neurons are dead, rare, specialised, intermediate, generalized."""
     kinds(run)
+    if "thresholds" in run.table_names():
+        with told():
+            limits(run)
     table_panel(run, ("kinds", "positions", "word_classes", "thresholds"))
 
 

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 import app
 from app.cli import cli
-from app.figures import catalogue, keeping, kinds, ladder, theme
+from app.figures import catalogue, keeping, kinds, ladder, theme, thresholds
 from app.figures.sources import BIBTEX
 from data import Run, Tables
 from data.runs import create
 
 SHARES = {"dead": 0.01, "rare": 0.04, "specialised": 0.4, "intermediate": 0.25, "generalized": 0.3}
-NAMES = [n for n in catalogue.catalogue() if n.split("-")[0] in ("keeping", "kinds", "ladder")]
+NAMES = [n for n in catalogue.catalogue() if n.split("-")[0] in ("keeping", "kinds", "ladder", "thresholds")]
 
 
 def make() -> Tables:
@@ -78,7 +78,15 @@ def make() -> Tables:
         for c in ("real", "random_init")
         for r, layer, n, s, sets in rungs
     ]
+    limits = [
+        {"condition": c, "layer": layer, "measure": m, "setting": t, "value": v, "low": v - 0.01, "high": v + 0.01}
+        for c in ("real", "random_init")
+        for layer in range(4)
+        for m, v in (("density_cett", 0.3), ("threshold_teal", 0.07))
+        for t in (0.1, 0.2, 0.5)
+    ]
     return Tables(
+        thresholds=DataFrame(limits).assign(n_tokens=2_000),
         kinds=DataFrame(bands).assign(n_neurons=64, n_tokens=2_000),
         positions=context.assign(position=context["i"].astype(str), first=context["i"]).drop(columns="i"),
         word_classes=context.assign(word_class=context["i"].map({0: "DET", 1: "NOUN", 2: "VERB"})).drop(columns="i"),
@@ -141,6 +149,15 @@ def test_errors_are_those_of_the_share_asked_for(lazy: Tables) -> None:
     assert set(keeping.of_share(lazy.keeping_errors, 0.12)["share"]) == {0.1}
     names = [t.name for t in keeping.errors(lazy.keeping_errors, 0.1).data]
     assert names == [*map(keeping.CHOICES.get, ("oracle", "static")), "random weights"]
+
+
+def test_thresholds_are_drawn_at_the_setting_asked_for(lazy: Tables) -> None:
+    drawn = thresholds.by_layer(lazy.thresholds, "threshold_teal", 0.2)
+    assert list(drawn.data[0].y) == [0.07] * 4 and "below which 20%" in drawn.layout.meta["alt"]
+    with pytest.raises(ValueError, match=r"was not measured at 0\.3; it was at 0\.1, 0\.2"):
+        thresholds.select(lazy.thresholds, "density_cett", 0.3)
+    with pytest.raises(ValueError, match="there are density_cett, threshold_teal"):
+        thresholds.select(lazy.thresholds, "density_best")
 
 
 def test_a_lookup_stands_once_on_the_ladder(lazy: Tables) -> None:
