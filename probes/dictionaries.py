@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped
@@ -41,6 +41,7 @@ class Named:
         return f"{self.feature} {index}{words}"
 
 
+@runtime_checkable
 class Weighted(Protocol):
     """What is asked of a language model here; `probes.open_model` returns such an object."""
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ class Sums(ABC):
     def __init__(self, **arrays: np.ndarray):
         self.arrays = arrays
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Sums") -> None:
         """Add the other's arrays."""
         for name, array in self.arrays.items():
             array += other.arrays[name]

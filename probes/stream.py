@@ -11,7 +11,7 @@ bit.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -91,6 +91,7 @@ class Observation:
     tokens: TokenBatch
 
 
+@runtime_checkable
 class Accumulator(Protocol):
     """Sums over tokens that can be merged, saved and turned into tables."""
 
@@ -103,7 +104,7 @@ class Accumulator(Protocol):
         """Take in one layer of one batch."""
         ...
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: Any) -> None:
         """Add what another one of the same shape has seen."""
         ...
 

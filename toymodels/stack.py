@@ -1,7 +1,7 @@
 """A stack of instances in training: their weights, their optimiser's moments, and the plain-torch engine."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ def initial(config: ToyConfig, seed: int) -> Params:
     return start
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Moves a stack forward."""
 
