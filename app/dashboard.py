@@ -16,6 +16,8 @@ PAGES = {
         ("rank", "Rank", "compress"),
         ("memories", "Memories", "psychology"),
         ("coherence", "Coherence", "join_inner"),
+        ("saes", "Sparse autoencoders", "filter_center_focus"),
+        ("emergence", "Emergence", "trending_down"),
     ],
     "Work": [("runs", "Runs", "folder_open"), ("jobs", "Jobs", "pending_actions")],
 }

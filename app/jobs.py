@@ -40,6 +40,9 @@ WORK = {
     "probe.ladder": "app.laziness:ladder",
     "probe.rank": "app.rank:work",
     "probe.memory": "app.memory:work",
+    "probe.sae": "app.saes:work",
+    "emergence.two_layer": "app.experiments:two_layer",
+    "emergence.training": "app.experiments:training",
 }
 """Kind of run -> `module:function(run, progress)`.  A run folder names its kind and never code, so that opening a
 folder somebody sent cannot run anything that is not listed here."""

@@ -4,8 +4,8 @@
     index = language.train(language.LanguageConfig(steps=200), Path("little"))
 
 The models are transformers' own classes with a small configuration, so every snapshot is a folder that `open_model`
-(and anybody's transformers) reads.  Which batch a step sees depends on the seed and the step alone, and all that training
-remembers is saved, so that a stopped training goes on to the same weights bit for bit.
+(and anybody's transformers) reads.  Which batch a step sees depends on the seed and the step alone, and all that
+training remembers is saved, so that a stopped training goes on to the same weights bit for bit.
 Sources: Kaplan et al. 2020 and Karpathy's nanochat (next-token training); Li et al. 2023, 'The Lazy Neuron Phenomenon'
 (top-k during training); the families' own papers.
 """
@@ -20,14 +20,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pandas import DataFrame
+from pandas import DataFrame, Series
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from data import Config, Progress, silent
 from data.corpus import Corpus, open_corpus
 from data.files import replacing
-from toymodels.language_models import END, ROUTED, Family, build, down_projections, train_tokenizer
+from toymodels.language_models import END, ROUTED, Family, build, down_projections, save, train_tokenizer
 
 HELD_OUT = 10
 """Every tenth document, in the order of the seed, is kept for measuring the loss."""
@@ -148,6 +148,12 @@ def snapshots(folder: Path) -> DataFrame:
     return DataFrame(json.loads(path.read_text(encoding="utf-8"))).astype({"train_loss": "float64"})
 
 
+def held_out_documents(corpus: Corpus, seed: int = 0) -> Corpus:
+    """The documents that a training with this seed measures on and never reads: every tenth in the seed's order."""
+    chosen = set(corpus.order(seed)[::HELD_OUT])
+    return corpus.select(Series([i in chosen for i in range(len(corpus))]), f"{corpus.name} (held out)")
+
+
 @contextmanager
 def kept(model: nn.Module, config: LanguageConfig, step: int) -> Iterator[None]:
     """While open, the model keeps for each token only the share of neurons that its training keeps at this step."""
@@ -216,13 +222,13 @@ def _top(share: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor
 
 def _text(config: LanguageConfig, folder: Path, corpus: Corpus) -> tuple[Any, Tensor, Tensor]:
     """Tokenizer, training text as one row of token ids, held-out windows."""
-    order = corpus.order(config.seed)
-    if len(order) < 2:
+    kept_back = held_out_documents(corpus, config.seed)
+    names = set(kept_back.documents["document"])
+    texts = [document.text for document in corpus if document.name not in names]
+    if not texts:
         raise ValueError(f"'{corpus.name}' is a single document; training needs another one to measure on")
-    held_rows = set(order[::HELD_OUT])
-    texts = [corpus[i].text for i in order if i not in held_rows]
     tokenizer = train_tokenizer(texts, config.vocab_size, folder / "tokenizer")
-    text, held = (_ids(tokenizer, part) for part in (texts, [corpus[i].text for i in order if i in held_rows]))
+    text, held = _ids(tokenizer, texts), _ids(tokenizer, [document.text for document in kept_back])
     if len(text) <= config.window or len(held) < config.window:
         raise ValueError(f"'{corpus.name}' is too short for windows of {config.window} tokens; give more text")
     n = len(held) // config.window
@@ -268,8 +274,7 @@ def _snapshot(
 ) -> None:
     """Weights as a transformers folder, the row of the index, then the checkpoint, from which training goes on."""
     name = f"step-{step:06d}"
-    model.save_pretrained(folder / name)
-    tokenizer.save_pretrained(folder / name)
+    save(model, tokenizer, folder / name)
     with kept(model, config, step):
         loss = held_out_loss(model, held)
     sparse = config.keep is not None and step >= config.keep_from

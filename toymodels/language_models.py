@@ -56,6 +56,16 @@ def shape(config: "LanguageConfig", vocab_size: int) -> dict[str, Any]:
     return common | experts | shared | {"num_experts": config.n_experts}
 
 
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model and its tokenizer as a transformers folder."""
+    from transformers.utils import logging as transformers_logging
+
+    # A small model is written in milliseconds; a bar for that is noise.
+    transformers_logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def down_projections(model: nn.Module) -> list[nn.Module]:
     """The linear layer of each dense feed-forward block whose input are the neurons, in order of the layers."""
     return [m for name, m in model.named_modules() if name.endswith(_DOWN) and isinstance(m, nn.Linear)]

@@ -47,7 +47,7 @@ def test_cached_rows_are_the_sites_of_ordinary_tokens(tiny: LanguageModel, corpu
 
     stream.run(tiny, corpus, {"w": Watch()}, READ, layers=[2])  # type: ignore[dict-item]
     with cached(tiny, corpus, "neurons", 2, READ) as rows:
-        path = Path(rows.rows.base.filename if rows.rows.base is not None else rows.rows.filename)  # type: ignore[union-attr]
+        path = Path(rows.rows.base.filename if rows.rows.base is not None else rows.rows.filename)  # type: ignore[union-attr,attr-defined]
         assert path.exists() and isinstance(rows.rows, np.memmap)
         np.testing.assert_array_equal(rows.rows, torch.cat(held).numpy())
         assert 0 < len(rows.rows) < 600  # first positions are left out

@@ -1,0 +1,57 @@
+"""A sparse autoencoder on a language model's activations as one piece of work that fills a run folder."""
+
+from app.measurements import Dtype, number_type, remember_inputs
+from data.config import Config
+from data.progress import Progress, within
+from data.runs import Run
+from probes.saes_training import SaeConfig
+
+
+class SaeRun(Config):
+    """Settings of `probe.sae`."""
+
+    model: str = "smollm2-135m"
+    """Name, GGUF file, folder or hub name of the language model."""
+    corpus: str = "sotu-modern"
+    """Name or path of the text."""
+    sae: SaeConfig = SaeConfig()
+    """Site, size and training of the autoencoder; for a published one, site, layer and tokens."""
+    source: str | None = None
+    """Folder or release of a published autoencoder; None trains one."""
+    sae_id: str | None = None
+    """Id within the release."""
+    control: bool = True
+    """Measure principal components and an autoencoder on random weights beside it."""
+    save: str | None = None
+    """Folder that gets the autoencoder in sae-lens's format."""
+    dtype: Dtype = "auto"
+    """Number type of the model's forward pass."""
+
+
+def work(run: Run, progress: Progress) -> None:
+    """Measure `SaeRun` into the run: tables `sae, sae_latents, sae_training`, and the weights as `sae.safetensors`."""
+    asked = SaeRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    progress(0, 1, f"opening {asked.model}")
+    from data import open_corpus
+    from probes import open_model, saes
+
+    sae = saes.load(asked.source, asked.sae_id) if asked.source else None
+    model = open_model(asked.model, dtype=number_type(asked.dtype), progress=within(progress, 0, 20))
+    corpus = open_corpus(asked.corpus)
+    remember_inputs(
+        run,
+        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
+    )
+    tables, made = saes.measure(
+        model,
+        corpus,
+        asked.sae,
+        sae=sae,
+        control=asked.control,
+        progress=lambda done, total, note="": progress(1 + 19 * done / total, 20, note),
+    )
+    run.save_tables(tables)
+    weights = made["real"].model.state_dict()
+    run.save_tensors("sae", {name: value.float().cpu().numpy() for name, value in weights.items()})
+    if asked.save:
+        made["real"].save(asked.save)
