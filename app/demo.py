@@ -100,9 +100,17 @@ def coherence(run: Run, config: DemoConfig, progress: Progress) -> None:
     coherence.demo(run, config, progress)
 
 
+def keeping(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """What the language model loses when only its largest neurons work, or always the same ones."""
+    from app import laziness
+
+    laziness.demo(run, config, progress)
+
+
 PARTS = (
     Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
     Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 60.0),
+    Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 15.0),
     Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
 )
 
