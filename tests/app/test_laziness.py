@@ -212,3 +212,46 @@ def test_ladder_verb_prints_the_known_numbers() -> None:
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments: list[str], says: str, runs_folder: Path) -> None:
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2 and says in result.output and "Traceback" not in result.output
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A tiny model with its tokenizer, and three short documents, on disk."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.probes.tiny import SENTENCES, tiny_hf
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|endoftext|>"]
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    made.train_from_iterator(SENTENCES, trainer)
+    folder, texts = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("texts")
+    tiny_hf().save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=made, eos_token=special[0]).save_pretrained(folder)
+    for number in range(4):
+        (texts / f"{number}.txt").write_text(" ".join(SENTENCES) * 2, encoding="utf-8")
+    return str(folder), str(texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tables"),
+    [
+        (["keep", "--share", "0.5", "--choice", "oracle", "--one-layer", "0.1"], {"keeping", "keeping_errors"}),
+        (["kinds", "--layer", "1"], {"class_summary", "neuron_tokens"}),
+        (["ladder"], {"ladder"}),
+        (["sparsity", "--word-classes", "--control", "random_init"], {"kinds", "thresholds", "word_classes"}),
+    ],
+)
+def test_verbs_fill_a_run(
+    arguments: list[str], tables: set[str], tiny_model: tuple[str, str], runs_folder: Path
+) -> None:
+    model, texts = tiny_model
+    given = ["probe", *arguments, "--model", model, "--corpus", texts, "--tokens", "300", "--name", "one"]
+    result = CliRunner().invoke(cli, [*given, "--dtype", "float32"])
+    assert result.exit_code == 0, result.output
+    run = Run(runs_folder / "one")
+    assert tables <= set(run.table_names()) and run.progress["state"] == "done"
+    assert {"model", "corpus"} <= set(run.table("inputs")["role"])
