@@ -1,7 +1,7 @@
 """The tokens on which each neuron is largest: streaming top-k for both signs, and the text around them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Triggers(Sums):
             for name, array in held.items():
                 array[:] = best[name]
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: Sums) -> None:
         """Keep the best of both."""
         self.arrays = _best(self.arrays, other.arrays, self.k)
 

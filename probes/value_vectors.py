@@ -36,14 +36,9 @@ def final_norm(model: LanguageModel) -> tuple[Float[Tensor, " d_model"], bool]:
         raise ValueError(f"{model.title} has an odd width {model.d_model}; its final norm cannot be read")
     sign = torch.tensor([1.0, -1.0]).repeat(model.d_model // 2)
     asked = torch.stack([64 * sign, -64 * sign, 64 * sign + 8])
-    seen: list[Tensor] = []
-    handle = model.hf.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    try:
-        with model.edited({(model.n_layers - 1, "block_output"): lambda t: asked[None].to(t)}):
-            model.logits(torch.zeros(1, 1, dtype=torch.long))
-    finally:
-        handle.remove()
-    plus, minus, shifted = seen[0][0].float().cpu()
+    one = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    with torch.no_grad(), model.edited({(model.n_layers - 1, "block_output"): lambda t: asked[None].to(t)}):
+        plus, minus, shifted = model.hf.base_model(input_ids=one, use_cache=False)[0][0].float().cpu()
     gain = (plus - minus) / 2 * sign
     return gain, bool((plus - shifted).norm() < 0.01 * plus.norm())
 

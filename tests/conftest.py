@@ -9,7 +9,19 @@ from jaxtyping import install_import_hook
 import tests.checking  # noqa: F401  the hook looks the checker up by name, in modules already there
 
 CHECKED = {
-    "probes": ("controls", "firing", "models", "sinks", "stream", "scan", "solvers", "planted"),
+    "probes": (
+        "controls",
+        "firing",
+        "models",
+        "sinks",
+        "stream",
+        "scan",
+        "solvers",
+        "planted",
+        "collapse",
+        "triggers",
+        "value_vectors",
+    ),
     "toymodels": ("adamw", "evaluation", "features", "gradients", "process_networks", "results", "stack", "training"),
 }
 

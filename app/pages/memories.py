@@ -9,8 +9,8 @@ from app.panels import chart, choose_run, dark, entry_panel, frame, live, plain,
 from data.runs import Run
 
 HINT = "sparsescope probe memory --model smollm2-135m --tokens 20000"
+# sign of the activation: in the page and its address -> in the tables
 SIGNS = {"positive": "+", "negative": "-"}
-"""Signs of the activation, as the page and its address call them, and as the tables do."""
 
 
 def choose_neuron(run: Run) -> tuple[int, int, str] | None:

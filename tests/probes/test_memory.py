@@ -168,7 +168,7 @@ def test_values_rank_tokens_as_the_model_itself_would(tokenizer: Any, kind: str)
     model = open_model(hf, tokenizer=tokenizer)
     values = value_vectors(model, 0)[:20] * 100  # large enough for the norm's epsilon not to matter
     with model.edited({(model.n_layers - 1, "block_output"): lambda t: values[None]}):
-        logits = model.logits(torch.zeros(1, 1, dtype=torch.long))[0]
+        logits = model.hf(input_ids=torch.zeros(1, 1, dtype=torch.long), use_cache=False).logits[0]
     most, least = extremes(values, readout(model))
     assert torch.equal(most, logits.argmax(dim=1)) and torch.equal(least, logits.argmin(dim=1))
     ids, scores = top_tokens(values, readout(model), 5)

@@ -148,9 +148,12 @@ def test_parallel_blocks_are_told_and_split_in_their_own_way(tokenizer: Any) -> 
 
 def test_tables_hold_what_one_window_at_a_time_gives(tiny: LanguageModel, corpus: Corpus) -> None:
     assert is_sequential(tiny)
-    table = rank.measure(tiny, corpus, 400, config=SMALL, controls=(), pattern_windows=3).rank_residuals
+    config = SMALL.model_copy(update={"tokens_per_document": 93})
+    table = rank.measure(tiny, corpus, 400, config=config, controls=(), pattern_windows=3).rank_residuals
     assert set(table["variant"]) == set(VARIANTS) and set(table["layer"]) == {-1, 0, 1, 2}
-    found = corpus.windows(tiny.tokenizer, begin_token_id=tiny.document_token, window=32, n_tokens=400)
+    found = corpus.windows(
+        tiny.tokenizer, begin_token_id=tiny.document_token, window=32, n_tokens=400, tokens_per_document=93
+    )
     whole = [w for w in found if len(w) == 32]
     assert (table["n_windows"] == len(whole)).all() and len(whole) > 3
     values: dict[tuple[int, str], list[torch.Tensor]] = {}
@@ -168,6 +171,13 @@ def test_tables_hold_what_one_window_at_a_time_gives(tiny: LanguageModel, corpus
         for name, value in named(torch.stack(each).mean(dim=0)).items():
             assert rows.value[name] == pytest.approx(value, rel=1e-4)
             assert rows.low[name] <= rows.value[name] <= rows.high[name]
+
+
+def test_windows_come_from_documents_of_their_own(tiny: LanguageModel, corpus: Corpus) -> None:
+    few = rank.measure(tiny, corpus, 31 * 5, config=SMALL, variants=("full",), controls=(), pattern_windows=2)
+    assert set(few.rank_residuals["n_windows"]) == set(few.rank_residuals["n_blocks"]) == {5}
+    many = rank.measure(tiny, corpus, 31 * 20, config=SMALL, variants=("full",), controls=(), pattern_windows=2)
+    assert (many.rank_residuals["n_windows"] > 12).all() and (many.rank_residuals["n_blocks"] <= 12).all()
 
 
 def test_a_planted_collapse_is_seen_where_it_happens(tiny: LanguageModel, corpus: Corpus) -> None:
