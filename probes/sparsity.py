@@ -150,6 +150,7 @@ class Held:
 def _gaussian(model: LanguageModel, inputs: InputMoments, seed: int, progress: Progress) -> Tables:
     """The same measures where each layer's FFN is fed Gaussian noise with its real inputs' mean and covariance."""
     held = Held(model, stride=1)
+    held.thresholds.tails.stride = 32  # few samples, so more of them
     generator = torch.Generator().manual_seed(seed)
     position = torch.full((GAUSSIAN_SAMPLES,), 4)
     tokens = TokenBatch(
