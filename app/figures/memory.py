@@ -106,7 +106,7 @@ def value_tokens(
         hovertemplate="%{x:.1f} standard deviations above the vocabulary's mean<extra></extra>",
         marker={"color": theme.look(0, dark=dark).colour},
     )
-    figure.update_xaxes(title="Score (standard deviations above the vocabulary's mean)", rangemode="tozero")
+    figure.update_xaxes(title="Score (standard deviations)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed", tickvals=part["rank"], ticktext=names)
     best = ", ".join(names[::-1])
     alt = f"Tokens that neuron {neuron} of layer {layer} raises most when it is {_SIGNS[sign]}: {best}."

@@ -55,17 +55,17 @@ def facts(run: Run, layer: int, neuron: int, sign: str) -> None:
     first.metric("Fires on", f"{one['frequency']:.1%}", help=f"Share of {one['n_tokens']:,} tokens with an open gate.")
     second.metric("Strongest activation", f"{one['activation']:+.3g}")
     third.metric(
-        "Value agrees with trigger",
+        "Agrees",
         "yes" if one["agrees"] else "no",
         help="Whether the token its value raises most is the one that follows its strongest trigger.",
     )
     fourth.metric(
-        f"Neurons of layer {layer} that agree",
+        f"Agree in layer {layer}",
         f"{rate['rate']:.2%}",
         delta=f"chance {rate['chance']:.2%}",
         delta_color="off",
         delta_arrow="off",
-        help=f"{rate['n_agree']} of {rate['n_neurons']:,}; 95% interval {rate['low']:.2%} to {rate['high']:.2%}; "
+        help=f"{rate['n_agree']} of {rate['n_neurons']:,} neurons; 95% interval {rate['low']:.2%} to {rate['high']:.2%}; "
         f"p = {rate['p_value']:.3g} against random pairings.",
     )
     words = f"After its strongest trigger comes “{figures.shown(one['next_token'])}”; its value says "
@@ -91,7 +91,12 @@ def cards(run: Run) -> None:
             drawn = figures.value_tokens(
                 frame(run, "memory_values"), layer=layer, neuron=neuron, sign=sign, dark=dark()
             )
-            chart(drawn, key="value", caption="Value vector times the unembedding, the final norm's gain folded in.")
+            chart(
+                drawn,
+                key="value",
+                caption="Value vector times the unembedding, the final norm's gain folded in; scores are standard "
+                "deviations above the mean of the vocabulary.",
+            )
         else:
             st.caption("Values are written when the text has been read.")
 

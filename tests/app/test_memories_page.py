@@ -79,9 +79,9 @@ def test_page_states_agreement_chance_and_one_neuron(measured: Run) -> None:
     assert "9" not in test.selectbox(key="neuron").options, "only cards can be chosen"
     metrics = {m.label: m for m in test.metric}
     assert metrics["Fires on"].value == "25.0%"
-    assert metrics["Value agrees with trigger"].value == "yes"
-    assert metrics["Neurons of layer 2 that agree"].value == "0.40%"
-    assert metrics["Neurons of layer 2 that agree"].delta == "chance 0.10%"
+    assert metrics["Agrees"].value == "yes"
+    assert metrics["Agree in layer 2"].value == "0.40%"
+    assert metrics["Agree in layer 2"].delta == "chance 0.10%"
 
 
 def test_choosing_layer_neuron_and_sign_and_a_link_to_them(measured: Run) -> None:
@@ -89,7 +89,7 @@ def test_choosing_layer_neuron_and_sign_and_a_link_to_them(measured: Run) -> Non
     test.selectbox(key="layer").set_value("20").run()
     test.selectbox(key="neuron").set_value("5").run()
     assert not test.exception
-    assert {m.label: m.value for m in test.metric}["Value agrees with trigger"] == "no"
+    assert {m.label: m.value for m in test.metric}["Agrees"] == "no"
     linked = show("memories", layer="20", neuron="5", sign="negative")
     assert not linked.exception
     assert (linked.selectbox(key="layer").value, linked.selectbox(key="neuron").value) == ("20", "5")
