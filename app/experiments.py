@@ -11,6 +11,7 @@ from data.progress import Progress, silent, within
 from data.runs import Run
 from data.tables import Tables
 from toymodels.language import LanguageConfig
+from toymodels.language_models import ROUTED
 
 LITTLE = LanguageConfig(d_model=32, d_mlp=128, batch_size=8, vocab_size=512, steps=400)
 """A two-layer ReLU model that trains in seconds."""
@@ -30,9 +31,9 @@ class EmergenceRun(Config):
 
     model: LanguageConfig = LITTLE
     """The language model and its training; `keep` and `keep_from` are set by the experiment."""
-    keep: float = Field(0.1, gt=0, le=1)
+    keep: float = Field(default=0.1, gt=0, le=1)
     """Share of neurons kept for each token where a top-k is on."""
-    late: float = Field(0.5, gt=0, lt=1)
+    late: float = Field(default=0.5, gt=0, lt=1)
     """Share of the training after which the late top-k is switched on."""
     n_tokens: PositiveInt = 2_000
     """Held-out tokens on which each snapshot is measured."""
@@ -63,15 +64,15 @@ def emergence(config: EmergenceRun, folder: Path, *, corpus: Any = None, progres
     """Train a small ReLU language model three times and measure how sparse every snapshot is.
 
     Variants: `all neurons`; `top-k from the start` and `top-k late`, where from step 0 or from the share `late` of the
-    training on only the share `keep` of neurons with the largest |z| is kept for each token, and learned with.
-    Measured without the top-k, so that the numbers say what the weights have become; the first snapshot, random
-    weights, is the control of all others.
+    training on only the share `keep` of neurons with the largest |z| is kept for each token, and learned with.  A
+    mixture of experts is trained once, with all neurons.  Measured without the top-k, so that the numbers say what the
+    weights have become; the first snapshot, random weights, is the control of all others.
 
     Tables
         emergence_snapshots  variant, step, tokens, layer, measure (firing_frequency: share of tokens on which a
                              neuron's gate is positive; energy_top10; mutual_coherence of the down-projection's
-                             columns), value, low, high (95%, documents resampled; missing for the coherence of
-                             weights), n_tokens
+                             columns; for mixtures load_entropy alone), value, low, high (95% over documents; missing
+                             for the coherence of weights), n_tokens
         emergence_losses     variant and the columns of `toymodels.language.snapshots`
     """
     import pandas as pd
@@ -97,6 +98,8 @@ def emergence(config: EmergenceRun, folder: Path, *, corpus: Any = None, progres
 
 
 def _variants(config: EmergenceRun) -> Mapping[str, LanguageConfig]:
+    if config.model.family in ROUTED:
+        return {"all neurons": config.model}
     late = max(1, round(config.late * config.model.steps))
     changes: dict[str, dict[str, Any]] = {
         "all neurons": {"keep": None, "keep_from": 0},
@@ -107,16 +110,22 @@ def _variants(config: EmergenceRun) -> Mapping[str, LanguageConfig]:
 
 
 def _snapshot(folder: Path, corpus: Any, config: EmergenceRun) -> Any:
-    """Sparsity of every layer of one snapshot on text that its training never read."""
+    """Sparsity, or routing, of every layer of one snapshot on text that its training never read."""
     import pandas as pd
 
     from probes import coherence, open_model, stream
     from probes.dictionaries import of_model
     from probes.firing import Concentration, Firing
+    from probes.load import Load
 
     model = open_model(folder)
-    firing, concentration = Firing(model), Concentration(model, stride=1)
     read = stream.StreamConfig(n_tokens=config.n_tokens, window=config.model.window)
+    columns = ["layer", "measure", "value", "low", "high", "n_tokens"]
+    if model.n_experts:
+        load = Load(model)
+        stream.run(model, corpus, {"load": load}, read)
+        return load.tables().layers[columns]
+    firing, concentration = Firing(model), Concentration(model, stride=1)
     stream.run(model, corpus, {"firing": firing, "concentration": concentration}, read)
     layers = pd.concat([firing.tables().layers, concentration.tables().layers], ignore_index=True)
     wanted = layers["measure"].isin(["firing_frequency", "energy_top10"]) & (layers["sinks"] == "without")
@@ -124,5 +133,4 @@ def _snapshot(folder: Path, corpus: Any, config: EmergenceRun) -> Any:
         {"layer": layer, "measure": "mutual_coherence", "value": coherence.measure(of_model(model, part).matrix).mu}
         for layer, part in ((i, f"layer-{i}-down") for i in range(model.n_layers))
     ]
-    columns = ["layer", "measure", "value", "low", "high", "n_tokens"]
     return pd.concat([layers.loc[wanted, columns], pd.DataFrame(rows, columns=columns[:3])], ignore_index=True)

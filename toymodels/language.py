@@ -95,7 +95,7 @@ class LanguageConfig(Config):
     @property
     def marks(self) -> tuple[int, ...]:
         """Steps after which a snapshot is taken: 0, then log-spaced up to the last."""
-        spaced = np.geomspace(1, self.steps, self.snapshots)
+        spaced = np.geomspace(1, self.steps, self.snapshots) if self.snapshots > 1 else [self.steps]
         return tuple(sorted({0, self.steps, *(round(float(s)) for s in spaced)}))
 
 

@@ -22,6 +22,7 @@ def sae(
     sae_id: Annotated[str | None, typer.Option(help="With --load: id within the release.")] = None,
     save: Annotated[str | None, typer.Option(help="Folder for the autoencoder in sae-lens's format.")] = None,
     control: Annotated[bool, typer.Option(help="Measure principal components and random weights as well.")] = True,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto, of the model's forward pass.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:
@@ -42,7 +43,7 @@ def sae(
     chosen = {"site": site, "layer": layer, "architecture": architecture, "d_sae": d_sae, "k": k, "seed": seed}
     config = SaeRun.model_validate(
         {"model": model, "corpus": corpus, "sae": chosen | {"n_tokens": tokens, "steps": steps}}
-        | {"source": load, "sae_id": sae_id, "control": control, "save": save}
+        | {"source": load, "sae_id": sae_id, "control": control, "save": save, "dtype": dtype}
     )
     run = create(name or f"sae-{config.digest()}", config, kind="probe.sae", seed=seed)
     with progress("sae") as tell:

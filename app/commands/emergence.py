@@ -43,6 +43,9 @@ def two_layer(
 @guard
 def training(
     steps: Annotated[int, typer.Option(help="Training steps of each model.")] = 400,
+    family: Annotated[
+        str, typer.Option(help="llama, gpt_neox; or a mixture: olmoe, qwen2_moe, deepseek_v3.")
+    ] = "llama",
     keep: Annotated[float, typer.Option(help="Share of neurons a top-k keeps for each token.")] = 0.1,
     late: Annotated[float, typer.Option(help="Share of the training after which the late top-k begins.")] = 0.5,
     tokens: Annotated[int, typer.Option(help="Held-out tokens on which each snapshot is measured.")] = 2_000,
@@ -52,7 +55,8 @@ def training(
     """Train a small ReLU language model from scratch three times and measure every snapshot's sparsity.
 
     Once with all neurons, once with only the strongest kept from the start, once with them kept from late in training
-    on. The first snapshot, random weights, is the control. Ctrl-C keeps the models; the same command goes on.
+    on. The first snapshot, random weights, is the control. Of a mixture of experts, trained once, the measure is how
+    evenly its routers spread the tokens. Ctrl-C keeps the models; the same command goes on.
 
     Example: `sparsescope emergence training --steps 400 --keep 0.1`
     """
@@ -61,7 +65,7 @@ def training(
     from app.experiments import LITTLE, EmergenceRun, training
     from data.runs import create
 
-    model = LITTLE.model_dump() | {"steps": steps, "seed": seed}
+    model = LITTLE.model_dump() | {"steps": steps, "seed": seed, "family": family}
     config = EmergenceRun.model_validate({"model": model, "keep": keep, "late": late, "n_tokens": tokens})
     run = create(name or f"emergence-{config.digest()}", config, kind="emergence.training", seed=seed)
     with progress("emergence") as tell:

@@ -23,8 +23,10 @@ MEASURES = {
     "firing_frequency": "Neurons firing (% of tokens)",
     "energy_top10": "Energy in the top 10% (%)",
     "mutual_coherence": "Mutual coherence of the columns",
+    "load_entropy": "Evenness of the experts' load (1: all the same)",
 }
 """Axis titles of the measures of a snapshot."""
+_PLAIN = ("mutual_coherence", "load_entropy")  # not shares, so not drawn in per cent
 
 
 def course(emergence: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
@@ -120,7 +122,7 @@ def over_training(
     snapshots: DataFrame, measure: str = "firing_frequency", *, dark: bool = False, width: Width = "screen"
 ) -> go.Figure:
     """One measure over the snapshots of each training, mean over layers, with 95% intervals as bands."""
-    rows, scale = select_snapshots(snapshots, measure), 1 if measure == "mutual_coherence" else 100
+    rows, scale = select_snapshots(snapshots, measure), 1 if measure in _PLAIN else 100
     figure = go.Figure()
     for index, name in enumerate(dict.fromkeys(rows["variant"])):
         look, part = theme.look(index, name, dark=dark), rows[rows["variant"] == name]
@@ -146,7 +148,7 @@ def over_training(
 def over_training_caption(snapshots: DataFrame, measure: str = "firing_frequency") -> str:
     """First and last value of each training, the first being random weights, and the sample size."""
     rows = select_snapshots(snapshots, measure)
-    form = "{:.2f}" if measure == "mutual_coherence" else "{:.1%}"
+    form = "{:.2f}" if measure in _PLAIN else "{:.1%}"
     ends = [
         f"{name} {form.format(part['value'].iloc[0])} to {form.format(part['value'].iloc[-1])}"
         for name, part in rows.groupby("variant", sort=False)

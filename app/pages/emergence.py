@@ -2,8 +2,9 @@
 
 import streamlit as st
 
+from app.figures import emergence as figures
 from app.figures.catalogue import find
-from app.panels import choose_run, entry_panel, live, runs, table_panel, title
+from app.panels import chart, choose_run, dark, entry_panel, frame, live, runs, table_panel, title
 from data.runs import Run
 
 VIEWS = {
@@ -26,6 +27,24 @@ TABLES = (
 )  # fmt: skip
 
 
+DENSE = ("emergence-firing", "emergence-energy", "emergence-coherence")
+"""Figures of a dense model's neurons."""
+
+
+def is_dense(run: Run) -> bool:
+    """Whether the run's snapshots hold measures of neurons."""
+    return "firing_frequency" in set(frame(run, "emergence_snapshots")["measure"])
+
+
+def load(run: Run) -> None:
+    """How evenly experts are used, where the model trained is a mixture."""
+    rows = frame(run, "emergence_snapshots")
+    if "load_entropy" in set(rows["measure"]):
+        st.subheader("How evenly experts are used, over training", anchor=False)
+        drawn = figures.over_training(rows, "load_entropy", dark=dark())
+        chart(drawn, key="load", caption=figures.over_training_caption(rows, "load_entropy"))
+
+
 def asked() -> str:
     """The experiment of the run in the address, so that a link to a run shows it."""
     name = st.query_params.get("run")
@@ -38,8 +57,10 @@ def body(run: Run) -> None:
     held = run.table_names()
     for _, _, names, _ in VIEWS.values():
         for entry in map(find, names):
-            if entry.drawable(held):
+            if entry.drawable(held) and (entry.name not in DENSE or is_dense(run)):
                 entry_panel(entry, run)
+    if "emergence_snapshots" in held:
+        load(run)
     st.subheader("Tables", anchor=False)
     table_panel(run, TABLES)
 

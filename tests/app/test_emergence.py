@@ -59,6 +59,19 @@ def test_every_snapshot_is_measured_and_all_trainings_begin_alike(measured: Tabl
     assert keep["top-k late"].tolist() == [1.0, 1.0, 0.25] and set(keep["top-k from the start"]) == {0.25}
 
 
+def test_of_a_mixture_the_routing_is_measured(corpus: Corpus, tmp_path: Path, runs_folder: Path) -> None:
+    little = {"d_model": 16, "d_mlp": 16, "n_heads": 2, "vocab_size": 320, "window": 32, "steps": 4, "snapshots": 1}
+    mixture = {"family": "olmoe", "n_experts": 4}
+    model = LanguageConfig.model_validate(LITTLE.model_dump() | little | mixture)
+    tables = emergence(EmergenceRun(model=model, n_tokens=300), tmp_path, corpus=corpus)
+    table = tables.emergence_snapshots
+    assert set(table["measure"]) == {"load_entropy"} and table["value"].between(0, 1).all() and len(table) == 4
+    run = create("mixture", {}, kind="emergence.training", root_folder=runs_folder)
+    run.save_tables(tables)
+    test = show("emergence", run="mixture")
+    assert not test.exception and not test.error and "How evenly experts are used" in words(test)
+
+
 def test_before_it_is_switched_on_the_late_top_k_changes_nothing(measured: Tables) -> None:
     losses = measured.emergence_losses.set_index(["variant", "step"])["loss"]
     assert losses["all neurons", 1] == losses["top-k late", 1] != losses["top-k from the start", 1]

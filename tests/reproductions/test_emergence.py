@@ -1,7 +1,11 @@
-"""The two-layer experiment in its four settings: `pytest -m reproduction tests/reproductions/test_emergence.py`."""
+"""Where sparsity emerges: `pytest -m reproduction tests/reproductions/test_emergence.py`."""
+
+from pathlib import Path
 
 import pytest
 
+from app.experiments import EmergenceRun
+from app.experiments import emergence as emergence_over_training
 from tests.reproductions.record import record
 from toymodels import emergence
 from toymodels.emergence import FINITE, FOUR, EmergenceConfig
@@ -41,3 +45,26 @@ def test_four_settings_and_what_they_depend_on() -> None:
     assert ends.loc["Gaussian inputs, random labels", "end"] == pytest.approx(0.44, abs=0.02)
     relu = memorised.emergence_summary.set_index("setting").loc["ReLU-Gaussian inputs, random labels"]
     assert relu["end"] == pytest.approx(0.275, abs=0.04)
+
+
+def test_snapshots_of_a_small_language_model(tmp_path: Path) -> None:
+    """All neurons, a top-k of 10% from the start, and late: what each makes of loss, firing and energy."""
+    config = EmergenceRun()
+    tables = emergence_over_training(config, tmp_path)
+    means = tables.emergence_snapshots.groupby(["variant", "step", "measure"])["value"].mean().unstack()
+    last = tables.emergence_losses.groupby("variant").tail(1).set_index("variant")
+    record(
+        "emergence_language",
+        config.model_dump(mode="json"),
+        {
+            "snapshots": means.reset_index().to_dict("records"),
+            "losses": last.reset_index().to_dict("records"),
+        },
+    )
+    step = config.model.steps
+    energy, start = means["energy_top10"], means.loc[("all neurons", 0)]
+    assert start["firing_frequency"] == pytest.approx(0.5, abs=0.03)
+    assert energy["all neurons", step] > start["energy_top10"]
+    assert energy["top-k from the start", step] > energy["all neurons", step]
+    assert (last["loss"] < last["unigram"]).all()
+    assert last.loc["top-k late", "loss"] == pytest.approx(last.loc["all neurons", "loss"], abs=0.05)
