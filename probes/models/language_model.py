@@ -137,7 +137,7 @@ class LanguageModel(ABC):
             found.update(f"{name}{tuple(weight.shape)}".encode() + sample.tobytes())
         return found.hexdigest()[:16]
 
-    def logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch position vocab"]:
+    def logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch _ vocab"]:
         """Next-token scores."""
         with torch.no_grad():
             return self.hf(input_ids=ids.to(self.device), use_cache=False).logits
