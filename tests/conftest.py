@@ -14,7 +14,7 @@ CHECKED = {
         "firing",
         "models",
         "sinks",
-        "stream",
+       
         "scan",
         "solvers",
         "planted",
