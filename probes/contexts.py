@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pandas import DataFrame
 from torch import Tensor
 
 from data.tables import Tables
 from data.tokens import SPACE, UNTAGGED
-from probes.firing import Sums, interval
+from probes.firing import Firing, Sums, interval
 from probes.models import LanguageModel
 from probes.sinks import KEPT, SINK
 from probes.stream import N_BLOCKS, Observation, TokenBatch
@@ -47,7 +47,7 @@ class Contexts(Sums):
     sites = ("gate",)
     N_POSITIONS = 18
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: LanguageModel, firing: Firing | None = None):
         by_class = (model.n_layers, len(CLASSES), N_BLOCKS)
         by_position = (model.n_layers, self.N_POSITIONS, N_BLOCKS)
         super().__init__(
@@ -56,18 +56,29 @@ class Contexts(Sums):
             position_sums=np.zeros(by_position),
             position_tokens=np.zeros(by_position, dtype=np.int64),
         )
+        self.firing = firing
+        """One that is shown the same batches before this one, whose counts are then not made twice."""
         self._codes: tuple[Any, np.ndarray] = (None, np.zeros(0, dtype=np.int64))
 
     def update(self, seen: Observation) -> None:
         """Add each token's share of firing neurons to its word class and its position."""
         if "gate" not in seen.sites:
             return
-        share = (seen.sites["gate"] > 0).float().mean(dim=1).double().cpu().numpy()
+        share = self._share(seen).double().cpu().numpy()
         group, block = seen.group.cpu().numpy(), seen.tokens.block.numpy()
         place = position_bins(seen.tokens.position).clamp(max=self.N_POSITIONS - 1).numpy()
         self._add("position", seen.layer, place, block, share, group != SINK)
         if seen.tokens.windows:
             self._add("class", seen.layer, self._codes_of(seen.tokens), block, share, group == KEPT)
+
+    def _share(self, seen: Observation) -> Float[Tensor, " n_tokens"]:
+        """Share of the layer's neurons that fire on each token."""
+        gate = seen.sites["gate"]
+        if self.firing is not None:
+            tokens, layer, counts = self.firing.latest
+            if tokens is seen.tokens and layer == seen.layer:
+                return counts / gate.shape[1]
+        return (gate > 0).float().mean(dim=1)
 
     def _codes_of(self, tokens: TokenBatch) -> np.ndarray:
         if self._codes[0] is not tokens:  # the same for every layer of a batch

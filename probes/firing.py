@@ -70,6 +70,8 @@ class Firing(Sums):
             fired_in_fold=np.zeros((layers, N_FOLDS, model.d_mlp), dtype=np.int64),
         )
         self.widths = [block.d_mlp for block in model.blocks]
+        self.latest: tuple[Any, int, Tensor] = (None, -1, torch.empty(0))
+        """Tokens and layer last seen, and how many neurons fired on each token."""
         self._fires = torch.empty(0)  # kept between batches: fresh memory costs more than the comparison
 
     def update(self, seen: Observation) -> None:
@@ -89,6 +91,7 @@ class Firing(Sums):
         self.arrays["fired"][seen.layer, KEPT, : fires.shape[1]] += counts[:N_FOLDS].sum(axis=0)
         self.arrays["fired"][seen.layer, KEPT + 1 :, : fires.shape[1]] += counts[N_FOLDS:]
         of_token = fires.sum(dim=1).cpu()
+        self.latest = (seen.tokens, seen.layer, of_token)
         self.arrays["by_block"][seen.layer] += _per_group_and_block(of_token, group, block).astype(np.int64)
         self.arrays["tokens"][seen.layer] += _counts(group, block)
 

@@ -128,7 +128,7 @@ class Held:
 
     def __init__(self, model: LanguageModel, stride: int = 10):
         self.firing, self.concentration = Firing(model), Concentration(model, stride)
-        self.sinks, self.contexts, self.thresholds = SinkCount(model), Contexts(model), Thresholds(model)
+        self.sinks, self.contexts, self.thresholds = SinkCount(model), Contexts(model, self.firing), Thresholds(model)
 
     def parts(self) -> dict[str, Accumulator]:
         """What the stream is given."""

@@ -66,6 +66,7 @@ class Tails(Sums):
             for layer, block in enumerate(model.blocks)
             if block.kind == "dense"
         }
+        self.lengths = {layer: torch.as_tensor(w).float().norm(dim=0) for layer, w in self.down.items()}
 
     def update(self, seen: Observation) -> None:
         """Add tail lengths and densities of the sampled tokens at every threshold."""
@@ -76,14 +77,15 @@ class Tails(Sums):
         used = (fold >= 0) & (z != 0).any(dim=1).cpu()
         if not bool(used.any()):
             return
-        found = self._tails(z[used.to(z.device)], torch.as_tensor(self.down[seen.layer]))
+        found = self._tails(z[used.to(z.device)], seen.layer)
         place = fold[used].numpy()
         np.add.at(self.arrays["sums"][seen.layer], place, found)
         self.arrays["tokens"][seen.layer] += np.bincount(place, minlength=N_FOLDS)
 
-    def _tails(self, z: Float[Tensor, "n d_mlp"], down: Float[Tensor, "d_model d_mlp"]) -> np.ndarray:
+    def _tails(self, z: Float[Tensor, "n d_mlp"], layer: int) -> np.ndarray:
         """(n, thresholds, 2): relative length of the tail, share of neurons at or above the threshold."""
-        size = z.float().abs() * down.float().norm(dim=0)
+        down = torch.as_tensor(self.down[layer])
+        size = z.float().abs() * self.lengths[layer]
         last = int(np.searchsorted(self.GRID, float(size.max()), side="right"))
         first = max(last - self.SPAN, 0)
         whole = (z @ down.T).float().norm(dim=1).clamp(min=1e-30)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from pandas import DataFrame
+from pandas.testing import assert_frame_equal
 from scipy import stats
 
 from data.corpus import Corpus
@@ -12,6 +13,7 @@ from data.wordclass import Words
 from probes import LanguageModel, associations, kinds, open_model, sparsity, stream
 from probes.associations import Text
 from probes.contexts import CLASSES, Contexts, position_bins, position_label
+from probes.firing import Firing
 from probes.stream import StreamConfig
 from tests.probes.oracle import Everything
 from tests.probes.tiny import tiny_hf
@@ -81,9 +83,13 @@ def test_kinds_of_layers_agree_with_frequencies(tiny: LanguageModel, corpus: Cor
 
 
 def test_frequencies_by_class_and_position_agree_with_everything_kept(tiny: LanguageModel, corpus: Corpus) -> None:
-    oracle, mine = Everything(), Contexts(tiny)
-    stream.run(tiny, corpus, {"o": oracle, "m": mine}, SMALL, tagger=ByLength())
+    firing = Firing(tiny)
+    oracle, mine, beside = Everything(), Contexts(tiny), Contexts(tiny, firing)
+    parts = {"o": oracle, "m": mine, "f": firing, "b": beside}
+    stream.run(tiny, corpus, parts, SMALL, tagger=ByLength())
     found = mine.tables()
+    for name, frame in beside.tables().items():
+        assert_frame_equal(frame, found[name])
     for layer in range(tiny.n_layers):
         seen = [s for s in oracle.seen if s.layer == layer]
         share = torch.cat([(s.sites["gate"] > 0).double().mean(1) for s in seen])
