@@ -54,6 +54,14 @@ def two_layer(run: Run, progress: Progress) -> None:
         run.save_table("emergence_dependence", moved)
 
 
+def demo(run: Run, config: Any, progress: Progress) -> None:
+    """The demo's part: the two-layer experiment with three seeds, about 10 s on two cores."""
+    from toymodels import emergence
+
+    seeds = range(config.seed, config.seed + 3)
+    run.save_tables(emergence.run(seeds=seeds, progress=progress))
+
+
 def training(run: Run, progress: Progress) -> None:
     """`emergence` into the run; models stay in its folder `models`, and a stopped run goes on at its last snapshot."""
     asked = EmergenceRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})

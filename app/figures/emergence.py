@@ -140,7 +140,7 @@ def over_training(
             mode="lines+markers",
             name=name,
         )
-    figure.update_xaxes(title="Training step + 1", type="log")
+    figure.update_xaxes(title="Training step + 1", type="log", dtick=1)
     figure.update_yaxes(title=MEASURES.get(measure, measure.replace("_", " ")))
     return theme.style(figure, dark=dark, width=width, alt=over_training_caption(snapshots, measure))
 
@@ -177,7 +177,7 @@ def losses(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             name=name,
         )
     figure.add_hline(y=float(table["unigram"].iloc[0]), line={"color": theme.QUIET[dark], "dash": "dot", "width": 1})
-    figure.update_xaxes(title="Training step + 1", type="log")
+    figure.update_xaxes(title="Training step + 1", type="log", dtick=1)
     figure.update_yaxes(title="Held-out loss (nats a token)")
     return theme.style(figure, dark=dark, width=width, alt=losses_caption(table))
 

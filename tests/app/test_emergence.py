@@ -120,6 +120,16 @@ def test_page_shows_either_experiment_and_helps_without_one(runs_folder: Path, m
         assert heading in words(test)
 
 
+def test_the_demos_part_leaves_the_tables_of_the_four_settings(runs_folder: Path) -> None:
+    from app.demo import DemoConfig
+    from app.experiments import demo
+
+    run = create("demo", {}, kind="demo", root_folder=runs_folder)
+    demo(run, DemoConfig(seed=4), lambda done, total, note="": None)
+    assert sorted(run.table("emergence")["seed"].unique()) == [4, 5, 6]
+    assert len(run.table("emergence_summary")) == 4
+
+
 def test_verbs_measure_and_refuse_in_a_sentence(runs_folder: Path, tmp_path: Path) -> None:
     runner = CliRunner()
     done = runner.invoke(cli, ["emergence", "two-layer", "--seeds", "1", "--name", "four"])
