@@ -46,10 +46,11 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
     asked = RankConfig(
         model=config.model, corpus=config.corpus, n_windows=4, window=128, pattern_windows=2, seed=config.seed
     )
-    measure(asked, run, progress)
+    # the folder names the model in the number type of the other parts, which has another hash
+    measure(asked, run, progress, note_inputs=False)
 
 
-def measure(config: RankConfig, run: Run, progress: Progress) -> None:
+def measure(config: RankConfig, run: Run, progress: Progress, *, note_inputs: bool = True) -> None:
     """Open model and text, note their hashes, and fill `rank_residuals` and `rank_patterns`."""
     progress(0, 1, f"opening {config.model}")
     from data import open_corpus
@@ -58,10 +59,11 @@ def measure(config: RankConfig, run: Run, progress: Progress) -> None:
 
     model = open_model(config.model, dtype=number_type(config.dtype), progress=progress)
     corpus = open_corpus(config.corpus)
-    remember_inputs(
-        run,
-        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
+    if note_inputs:
+        remember_inputs(
+            run,
+            [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
+        )
     text = config.window - 1
     rank.measure(
         model,

@@ -65,8 +65,8 @@ def facts(run: Run, layer: int, neuron: int, sign: str) -> None:
         delta=f"chance {rate['chance']:.2%}",
         delta_color="off",
         delta_arrow="off",
-        help=f"{rate['n_agree']} of {rate['n_neurons']:,} neurons; 95% interval {rate['low']:.2%} to {rate['high']:.2%}; "
-        f"p = {rate['p_value']:.3g} against random pairings.",
+        help=f"{rate['n_agree']} of {rate['n_neurons']:,} neurons; 95% interval {rate['low']:.2%} to "
+        f"{rate['high']:.2%}; p = {rate['p_value']:.3g} against random pairings.",
     )
     words = f"After its strongest trigger comes “{figures.shown(one['next_token'])}”; its value says "
     st.markdown(plain(words + f"“{figures.shown(one['value_token'])}” first."))

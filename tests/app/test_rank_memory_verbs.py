@@ -78,3 +78,23 @@ def test_bad_requests_are_one_sentence(
     done = call(*arguments, **places)
     assert done.exit_code == 2
     assert says in done.stderr and "Traceback" not in done.stderr and "Traceback" not in done.stdout
+
+
+def test_demo_parts_share_one_folder(places: dict[str, str], runs_folder: Path) -> None:
+    """Rank computes in float32, the others in what the processor likes best: two hashes of one model."""
+    from app import memory, rank
+    from app.demo import DemoConfig
+    from app.measurements import remember_inputs
+    from data.runs import create
+
+    config = DemoConfig(model=places["--model"], corpus=places["--corpus"])
+    run = create("demo", config, kind="demo", root_folder=runs_folder)
+    remember_inputs(run, [("model", "m", "m", "hash of other parts")])
+    rank.demo(run, config, lambda *_: None)
+    assert {"rank_residuals", "rank_patterns"} <= set(run.table_names())
+    assert run.table("inputs")["hash"].tolist() == ["hash of other parts"]
+    (run.path / "inputs.parquet").unlink()
+    memory.demo(run, config, lambda *_: None)
+    held = set(run.table_names())
+    assert {"memory_agreement", "memory_neurons", "memory_triggers", "memory_values"} <= held
+    assert set(run.table("memory_neurons")["layer"]) == {0, 1, 2}, "a model of three layers has no four"
