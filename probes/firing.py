@@ -195,7 +195,7 @@ class InputMoments(Sums):
 
     sites = ("ffn_input",)
 
-    def __init__(self, model: LanguageModel, stride: int = 2):
+    def __init__(self, model: LanguageModel, stride: int = 4):
         layers, d = model.n_layers, model.d_model
         super().__init__(
             count=np.zeros(layers, dtype=np.int64), total=np.zeros((layers, d)), product=np.zeros((layers, d, d))
@@ -203,7 +203,7 @@ class InputMoments(Sums):
         self.stride = stride
 
     def update(self, seen: Observation) -> None:
-        """Add x and x x^T of every other ordinary token."""
+        """Add x and x x^T of every `stride`-th token, if it is an ordinary one."""
         x = seen.sites["ffn_input"][:: self.stride][seen.group[:: self.stride] == KEPT].float()
         self.arrays["count"][seen.layer] += len(x)
         self.arrays["total"][seen.layer] += x.sum(dim=0).double().cpu().numpy()
