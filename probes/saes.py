@@ -27,12 +27,14 @@ from probes.saes_training import Sae, SaeConfig, SaeError, load, train
 from probes.stream import N_BLOCKS, StreamConfig
 
 __all__ = [
-    "Sae", "SaeConfig", "SaeError", "load", "losses", "measure", "principal_components", "report", "train",
+    "HARM", "Sae", "SaeConfig", "SaeError", "load", "losses", "measure", "principal_components", "report", "train",
     "unexplained",
 ]  # fmt: skip
 
 FIRST = 4
 """Positions at the start of a window that are left as they are when a site is replaced: attention sinks live there."""
+HARM = 0.05
+"""Nats a token that an ablation must cost before one can say what share of it is recovered."""
 LOSS_TOKENS = 2_000
 """Tokens on which the language model's loss is compared."""
 
@@ -151,7 +153,8 @@ def losses(
     """The model's loss with the site as it is, rebuilt, replaced by its mean, and by 0, on held-out documents.
 
     recovered = (loss_ablated - loss_sae) / (loss_ablated - loss): 1 if nothing is lost, 0 if no better than ablation,
-    and not a number if ablation costs less than a thousandth of a nat.
+    and not a number where ablation costs less than HARM nats, as in a model with random weights: there is nothing to
+    recover, and the ratio would be noise.
     """
     rebuild = sae.reconstruct if isinstance(sae, Sae) else sae
     edits: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -172,7 +175,7 @@ def losses(
     for how in ("mean", "zero"):
         harm = found[f"loss_{how}"] - found["loss"]
         saved = found[f"loss_{how}"] - found["loss_sae"]
-        found[f"recovered_{how}"] = saved / harm if harm > 1e-3 else float("nan")
+        found[f"recovered_{how}"] = saved / harm if harm > HARM else float("nan")
     return found | {"n_loss_tokens": count}
 
 

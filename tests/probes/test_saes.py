@@ -6,11 +6,12 @@ import torch
 from sklearn.decomposition import PCA
 
 from data.corpus import Corpus
-from probes import LanguageModel, coherence, saes, stream
+from probes import LanguageModel, coherence, open_model, saes, stream
 from probes.activations import Activations, cached, held_out
 from probes.dictionaries import of_sae
 from probes.saes import SaeConfig, SaeError, load, losses, report, train, unexplained
 from probes.stream import StreamConfig
+from tests.probes.tiny import tiny_hf
 
 READ = StreamConfig(n_tokens=600, tokens_per_document=60, window=32, batch_tokens=128)
 SMALL = SaeConfig(d_sae=48, k=4, steps=60, batch_size=64, learning_rate=5e-3, n_tokens=600, layer=1)
@@ -117,18 +118,27 @@ def test_the_same_seed_gives_the_same_and_leaves_the_global_one(
     assert not torch.equal(first.W_dec, train(rows, SMALL.model_copy(update={"seed": 1}))[0].W_dec)
 
 
-def test_loss_recovered_of_the_identity_is_one_and_of_the_mean_zero(tiny: LanguageModel, corpus: Corpus) -> None:
-    # Random weights hardly lean on one layer; ten times its output is something to lose.
-    with tiny.edited({(1, "ffn_output"): lambda x: 10 * x}):
-        mean = torch.full((tiny.d_model,), 0.3)
-        whole = losses(tiny, corpus, "block_output", 1, READ, lambda x: x, mean)
-        none = losses(tiny, corpus, "block_output", 1, READ, lambda x: mean.expand_as(x), mean)
+def test_loss_recovered_of_the_identity_is_one_and_of_the_mean_zero(tokenizer: object, corpus: Corpus) -> None:
+    # Large weights, so that the logits lean on the layer and there is something to lose.
+    model = open_model(tiny_hf(seed=2, initializer_range=0.4), tokenizer=tokenizer)
+    mean = torch.full((model.d_model,), 0.3)
+    whole = losses(model, corpus, "block_output", 1, READ, lambda x: x, mean)
+    none = losses(model, corpus, "block_output", 1, READ, lambda x: mean.expand_as(x), mean)
+    half = losses(model, corpus, "block_output", 1, READ, torch.zeros_like, mean)
+    for found in (whole, none, half):
+        assert found["loss"] == pytest.approx(whole["loss"]) and found["loss_mean"] != pytest.approx(found["loss"])
     assert whole["loss_sae"] == pytest.approx(whole["loss"], rel=1e-6)
-    for how in ("mean", "zero"):
-        if np.isfinite(whole[f"recovered_{how}"]):
-            assert whole[f"recovered_{how}"] == pytest.approx(1, abs=1e-3)
     assert none["loss_sae"] == pytest.approx(none["loss_mean"], rel=1e-6)
-    assert none["loss_mean"] != pytest.approx(none["loss"], rel=1e-4)
+    assert half["loss_sae"] == pytest.approx(half["loss_zero"], rel=1e-6)
+    for how, other in (("mean", none), ("zero", half)):
+        assert whole[f"loss_{how}"] - whole["loss"] > saes.HARM
+        assert whole[f"recovered_{how}"] == pytest.approx(1, abs=1e-3)
+        assert other[f"recovered_{how}"] == pytest.approx(0, abs=1e-3)
+
+
+def test_where_nothing_is_lost_nothing_can_be_recovered(tiny: LanguageModel, corpus: Corpus) -> None:
+    found = losses(tiny, corpus, "ffn_output", 0, READ, torch.zeros_like, torch.zeros(tiny.d_model))
+    assert abs(found["loss_zero"] - found["loss"]) < saes.HARM and np.isnan(found["recovered_zero"])
 
 
 def test_losses_are_those_of_the_held_out_documents(tiny: LanguageModel, corpus: Corpus) -> None:
