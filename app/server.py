@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8501
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-SCRIPT = Path(__file__).with_name("dashboard.py")
+SCRIPT = Path(__file__).parent / "dashboard" / "main.py"
 
 
 def pick_port(wanted: int | None = None, first: int = DEFAULT_PORT, tries: int = 50) -> int:

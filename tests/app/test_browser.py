@@ -91,6 +91,15 @@ def test_every_page_opens_from_the_menu_without_an_error(page, port: int) -> Non
         assert page.locator("h1").inner_text()
 
 
+def test_a_deep_link_may_be_the_first_thing_asked_of_a_server(page, folder: Path) -> None:
+    port = pick_port()
+    with serving(folder, port):
+        page.goto(url(port, "sparsity"))
+        page.wait_for_selector("h1")
+        page.get_by_role("link", name="Toy lab").wait_for()
+        assert page.get_by_role("link", name="toy lab", exact=True).count() == 0, "Streamlit's own list of files shows"
+
+
 def test_a_link_opens_the_same_state_in_a_fresh_browser(page, port: int, chromium) -> None:
     page.goto(url(port, "sparsity", run="first"))
     page.wait_for_selector(".js-plotly-plot")

@@ -1,10 +1,13 @@
-"""The dashboard's entry: navigation only; each page is a file of `pages/`."""
+"""The dashboard's entry: navigation only; each page is a file of `app/pages`.
+
+It stands in a folder of its own: beside `pages` Streamlit would answer the first deep link with that page alone.
+"""
 
 from pathlib import Path
 
 import streamlit as st
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 # section -> (file and address, title, icon)
 PAGES = {
     "": [("overview", "Overview", "home")],
