@@ -6,7 +6,7 @@ as many as there are token types, a mixture at most C(E, k), a dense block nearl
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -97,7 +97,7 @@ class ActiveSets(Sums):
         self.arrays["active"][seen.layer] += np.bincount(block, weights=share, minlength=N_BLOCKS)
         self.arrays["tokens"][seen.layer] += np.bincount(block, minlength=N_BLOCKS)
 
-    def merge(self, other: "ActiveSets") -> None:
+    def merge(self, other: Self) -> None:
         """Add what another one has seen."""
         super().merge(other)
         self.sets.merge(other.sets)
