@@ -6,7 +6,7 @@ as many as there are token types, a mixture at most C(E, k), a dense block nearl
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,8 +97,10 @@ class ActiveSets(Sums):
         self.arrays["active"][seen.layer] += np.bincount(block, weights=share, minlength=N_BLOCKS)
         self.arrays["tokens"][seen.layer] += np.bincount(block, minlength=N_BLOCKS)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: Sums) -> None:
         """Add what another one has seen."""
+        if not isinstance(other, ActiveSets):
+            raise TypeError(f"active sets cannot be merged with {type(other).__name__}")
         super().merge(other)
         self.sets.merge(other.sets)
         self.types |= other.types
