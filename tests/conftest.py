@@ -14,7 +14,6 @@ CHECKED = {
         "firing",
         "models",
         "sinks",
-       
         "scan",
         "solvers",
         "planted",
