@@ -80,13 +80,23 @@ def toy(run: Run, config: DemoConfig, progress: Progress) -> None:
 
 
 def sparsity(run: Run, config: DemoConfig, progress: Progress) -> None:
-    """Which neurons of the language model fire, and how the energy is spread, beside the controls."""
+    """Which neurons of the language model fire, and how the energy is spread."""
+    _sparsity(run, config, (), progress)
+
+
+def controls(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """The same under the controls: Gaussian inputs, random weights, shuffled weights."""
+    _sparsity(run, config, ("gaussian", "random_init", "shuffled"), progress)
+
+
+def _sparsity(run: Run, config: DemoConfig, beside: tuple[Any, ...], progress: Progress) -> None:
     from app.measurements import SparsityConfig, measure_sparsity
 
     asked = SparsityConfig(
         model=config.model,
         corpus=config.corpus,
         n_tokens=config.n_tokens,
+        controls=beside,
         control_tokens=min(config.control_tokens, config.n_tokens),
         seed=config.seed,
     )
@@ -109,7 +119,8 @@ def keeping(run: Run, config: DemoConfig, progress: Progress) -> None:
 
 PARTS = (
     Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
-    Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 60.0),
+    Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 35.0),
+    Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 30.0),
     Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 15.0),
     Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
 )

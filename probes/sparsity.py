@@ -76,10 +76,10 @@ def measure(
         if run is not None:
             run.save_tables(_together(found))
 
-    inputs = InputMoments(model) if "gaussian" in controls else None
+    inputs = InputMoments(model)  # kept even where no control needs them yet: a later call resumes with controls
     _pass(model, corpus, config, inputs, run, "real", told("real"), keep, tagger)
     for control in controls:
-        if control == "gaussian" and inputs is not None:
+        if control == "gaussian":
             keep(control, _gaussian(model, inputs, config.seed, told(control)))
         else:
             made = controlled.random_init if control == "random_init" else controlled.shuffled

@@ -42,8 +42,14 @@ def test_energy_in_the_top_tenth_beside_its_controls(measured: Tables) -> None:
     rows = measured.layers.query("sinks == 'without'")
     found = {measure: part.groupby("condition")["value"].mean().to_dict() for measure, part in rows.groupby("measure")}
     by_layer = rows.query("measure == 'energy_top10'").pivot_table(index="layer", columns="condition", values="value")
-    excess = (by_layer["real"] - by_layer["random_init"]).round(4).tolist()
+    excess = {
+        f"over {control}": (by_layer["real"] - by_layer[control]).round(4).tolist()
+        for control in ("gaussian", "random_init")
+    }
     record("sparsity", {"tokens": TOKENS, "known_energy_top10": ENERGY}, {"means": found, "excess_by_layer": excess})
+    assert 0.33 <= found["firing_frequency"]["real"] <= 0.42
+    assert found["firing_frequency"]["random_init"] == pytest.approx(0.5, abs=0.02)
+    assert excess["over gaussian"][0] > 0.05
     for condition, known in ENERGY.items():
         assert found["energy_top10"][condition] == pytest.approx(known, abs=0.03), condition
 
