@@ -5,7 +5,9 @@ its own).  Both are resumed by doing them again in the same folder.
 """
 
 import importlib
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args, get_type_hints
 
 import pandas as pd
 from pandas import DataFrame
@@ -43,7 +45,8 @@ class ToyExperiment(Config):
     preset: str
     """Name in `toymodels.presets`."""
     arguments: dict[str, Any] = Field(default_factory=dict)
-    """Arguments that replace the preset's."""
+    """Arguments that replace the preset's; those that are settings themselves as `{name: value}`, what they leave out
+    being the experiment's own."""
 
 
 def settings_of(preset: Preset, name: str) -> ToyRun | ToyExperiment:
@@ -73,9 +76,10 @@ def do_sweep(run: Run, progress: Progress) -> None:
 def do_experiment(run: Run, progress: Progress) -> None:
     """Do a preset that has a function of its own; its tables, named for the figures."""
     preset = find(run.settings["preset"])
-    arguments = preset.arguments | run.settings["arguments"]
-    module, name = preset.experiment.split(":")
-    found = getattr(importlib.import_module(f"toymodels.{module}"), name)(progress=progress, **arguments)
+    function, arguments = prepared(preset, run.settings["arguments"])
+    if "folder" in inspect.signature(function).parameters:
+        arguments["folder"] = run
+    found = function(progress=progress, **arguments)
     if isinstance(found, DataFrame):
         from toymodels import phase
 
@@ -83,6 +87,39 @@ def do_experiment(run: Run, progress: Progress) -> None:
         run.save_table("toy_phase_boundary", phase.boundary_curve(arguments.get("n_features", 2)))
         return
     run.save_tables({f"{preset.prefix}{table}": frame for table, frame in found.items()})
+
+
+def prepared(preset: Preset, given: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The experiment's function and its arguments, the preset's replaced by those `given`.
+
+    `{"config": {"steps": 50}}` changes one value of the function's own settings.  ValueError names an argument that
+    does not exist, or a setting that does not fit.
+    """
+    module, name = preset.experiment.split(":")
+    function = getattr(importlib.import_module(f"toymodels.{module}"), name)
+    known = inspect.signature(function).parameters
+    own = [argument for argument in known if argument not in ("progress", "folder")]
+    types, arguments = get_type_hints(function), preset.arguments | given
+    for argument, value in arguments.items():
+        if argument not in own:
+            raise ValueError(f"this experiment has no setting '{argument}'; it has {', '.join(own)}")
+        for kind in (types[argument], *get_args(types[argument])):
+            if isinstance(kind, type) and issubclass(kind, Config):
+                base = known[argument].default or kind()
+                if not isinstance(value, dict):
+                    text = f"{argument}={{'{next(iter(kind.model_fields))}': ...}}"
+                    raise ValueError(f"'{argument}' takes settings by name, e.g. {text}, not {value!r}")
+                arguments[argument] = kind.model_validate(_merged(base.model_dump(), value))
+    return function, arguments
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the changes, also inside settings within settings."""
+    out = dict(base)
+    for name, value in changes.items():
+        inner = base.get(name)
+        out[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return out
 
 
 def tables(done: Sweep, asked: ToyRun) -> dict[str, DataFrame]:

@@ -17,11 +17,12 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from data import Config, Progress, Tables, silent
+from data import Config, Progress, Run, Tables, silent
 from data.progress import within
 from toymodels.config import ToyConfig
 from toymodels.features import Source, sample
 from toymodels.results import Toy
+from toymodels.training import train as train_toys
 
 if TYPE_CHECKING:
     from sae_lens import TrainingSAE
@@ -92,6 +93,30 @@ def run(
     frame.insert(2, "best", frame["loss"] == frame["loss"].min())
     best = int(frame.loc[frame["best"], "seed"].iloc[0])
     return Tables({"runs": frame, "features": details[best].assign(seed=best), "summary": _summary(frame)})
+
+
+def recover(
+    config: DictionaryConfig | None = None,
+    *,
+    toy: ToyConfig = TOY,
+    toy_seeds: int = 5,
+    seeds: int | Sequence[int] = 5,
+    samples: int = 32_768,
+    progress: Progress = silent,
+    folder: Run | None = None,
+) -> Tables:
+    """The whole experiment: train `toy` from `toy_seeds` seeds, then do `run` on the one of lowest loss.
+
+    Tables: those of `run`.  The toys' state goes to the run `folder`, if there is one, so that the training goes on
+    where it was stopped; the autoencoders begin again, with the same outcome.  Raises ValueError as `run` does.
+    """
+    jobs = 1 + (seeds if isinstance(seeds, int) else len(seeds))
+    best = train_toys(toy, seeds=toy_seeds, snapshots=0, progress=within(progress, 0, jobs), run=folder).best()
+
+    def later(done: float, total: float, note: str = "") -> None:
+        progress(1 + done * (jobs - 1) / total, jobs, note)
+
+    return run(best, config, seeds=seeds, samples=samples, progress=later)
 
 
 def train(

@@ -168,6 +168,11 @@ PRESETS: dict[str, Preset] = {
         experiment="memorization:double_descent",
         prefix="toy_descent_",
     ),
+    "sparse-autoencoder": Preset(
+        "sparse autoencoders on a toy whose features are known: are they found?",
+        experiment="dictionary:recover",
+        prefix="toy_recovery_",
+    ),
     "experts": Preset("mixtures of experts need fewer features per dimension", experiment="moe:run", prefix="toy_moe_"),
     "process": Preset(
         "context against conditional computation, at equal compute", experiment="process:run", prefix="toy_process_"

@@ -63,9 +63,10 @@ def run(
     Tables and weights go to the run as they are ready; Ctrl-C saves, the same command goes on.
 
     Examples: `sparsescope toy run pentagon`, `sparsescope toy run basic --seeds 10`,
-    `sparsescope toy run uniform --steps 3000 --name quick-look`
+    `sparsescope toy run uniform --steps 3000 --name quick-look`,
+    `sparsescope toy run sparse-autoencoder --set "config={'architecture': 'topk'}"`
     """
-    from app.toys import ToyRun, settings_of
+    from app.toys import ToyRun, prepared, settings_of
     from toymodels.presets import find
 
     found = find(preset)
@@ -77,6 +78,7 @@ def run(
         if steps is not None:
             raise ValueError(f"--steps does not apply to '{preset}', which has a schedule of its own")
         asked = asked.model_copy(update={"arguments": asked.arguments | more})
+        prepared(found, asked.arguments)
     _do(name or preset, asked, named=name is not None, standard=asked == settings_of(found, preset))
 
 
