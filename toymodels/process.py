@@ -70,7 +70,7 @@ def fit(
         loss.sum().backward()
         adam.step()
         rate.step()
-        if step % 100 == 99:
+        if step % 100 == 99 or step + 1 == config.steps:
             progress(step + 1, config.steps, f"{architecture}, {n_context} context points, loss {loss.mean():.3f}")
     return networks
 
