@@ -1,12 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli import cli
 from app.figures.catalogue import catalogue
-from app.toys import ToyRun, settings_of
-from data.runs import open_run
+from app.toys import ToyExperiment, ToyRun, do_experiment, settings_of
+from data.runs import create, open_run
 from toymodels.presets import PRESETS
 from toymodels.sweeps import combinations
 
@@ -85,6 +86,79 @@ def test_an_experiment_with_a_function_of_its_own(runs: Path) -> None:
     assert catalogue()["toy-phase"].draw(run.tables()).data
 
 
+TINY: dict[str, dict[str, Any]] = {
+    "adversarial": {
+        "base": {"n_features": 8, "d_hidden": 3, "steps": 40, "batch_size": 64},
+        "feature_probabilities": [1.0, 0.3, 0.1],
+        "seeds": 2,
+        "samples": 64,
+    },
+    "few-points": {"config": {"n_features": 200, "steps": 60, "feature_probability": 0.05}, "n_points": [4, 5]},
+    "double-descent": {
+        "config": {"n_features": 20, "d_hidden": 3, "steps": 40},
+        "n_points": [5, 20, 80],
+        "seeds": 2,
+        "n_test": 256,
+    },
+    "experts": {
+        "base": {"toy": {"n_features": 8, "d_hidden": 2, "steps": 40, "batch_size": 64}},
+        "n_experts": [1, 2],
+        "seeds": 2,
+    },
+    "process": {
+        "config": {"steps": 6, "tasks_per_step": 4, "test_tasks": 32, "queries_per_step": 8},
+        "n_context": [4, 16],
+        "seeds": [0, 1],
+    },
+    "sparse-autoencoder": {
+        "config": {"steps": 40, "batch_size": 64},
+        "toy": {"n_features": 6, "d_hidden": 3, "steps": 600, "batch_size": 128},
+        "toy_seeds": 2,
+        "seeds": 2,
+        "samples": 512,
+    },
+}
+"""The experiments with a function of their own, too small to mean anything but whole."""
+DRAWN = {
+    "adversarial": {"toy-adversarial"},
+    "few-points": {"toy-points"},
+    "double-descent": {"toy-double-descent"},
+    "experts": {"toy-experts"},
+    "process": {"toy-process"},
+    "sparse-autoencoder": {"toy-recovery"},
+}
+
+
+def test_no_experiment_is_left_out_of_the_trial() -> None:
+    assert {name for name, preset in PRESETS.items() if preset.experiment} == set(TINY) | {"phase", "phase-3"}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_experiment_runs_and_its_figures_are_drawn(name: str, runs: Path) -> None:
+    run = create("tiny", ToyExperiment(preset=name, arguments=TINY[name]), kind="toy.experiment", seed=0)
+    told: list[float] = []
+    do_experiment(run, lambda done, total, note="": told.append(done / total))
+    assert told and told == sorted(told) and told[-1] == pytest.approx(1)
+    drawable = {key for key, entry in catalogue().items() if entry.drawable(run.table_names())}
+    assert drawable >= DRAWN[name], drawable
+    for key in drawable:
+        entry = catalogue()[key]
+        for dark in (False, True):
+            assert entry.draw(run.tables(), dark=dark).data
+        assert len(entry.caption(run.tables())) > 40
+        assert "nan" not in entry.caption(run.tables()).lower().split()
+
+
+def test_an_experiment_done_again_gives_the_same_tables(runs: Path) -> None:
+    words = ["run", "sparse-autoencoder", "--name", "again"]
+    words += [word for key, value in TINY["sparse-autoencoder"].items() for word in ("--set", f"{key}={value!r}")]
+    assert call(*words)[0] == 0
+    first = open_run("again", runs).table("toy_recovery_runs")
+    assert first["n_represented"].min() >= 1 and first["best"].sum() == 1
+    assert call(*words)[0] == 0
+    assert open_run("again", runs).table("toy_recovery_runs").equals(first)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -95,6 +169,9 @@ def test_an_experiment_with_a_function_of_its_own(runs: Path) -> None:
         (["train", "-n", "0"], "n_features"),
         (["train", "--seeds", "0"], "seed"),
         (["run", "phase", "--steps", "5"], "schedule of its own"),
+        (["run", "experts", "--set", "bogus=1"], "no setting 'bogus'; it has base, n_experts, seeds, control"),
+        (["run", "experts", "--set", "base=1"], "takes settings by name"),
+        (["run", "experts", "--set", "base={'n_experts': 0}"], "n_experts"),
     ],
 )
 def test_bad_requests_are_one_sentence_and_exit_code_2(words: list[str], sentence: str, runs: Path) -> None:
