@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.app.test_browser import ARGUMENTS, CHROMIUM
 
 HERE = Path(__file__).parent
-TOYS = ("pentagon", "basic", "phase", "uniform", "process", "privileged-basis")
+TOYS = ("pentagon", "basic", "phase", "uniform")
 FIGURES = {
     "toy-polytope": "pentagon",
     "toy-dynamics": "pentagon",
@@ -21,15 +21,15 @@ FIGURES = {
     "toy-matrices": "basic",
     "toy-phase": "phase",
     "toy-staircase": "uniform",
-    "toy-process": "process",
-    "toy-neurons": "privileged-basis",
+    "keeping-curve": "demo",
+    "kinds-bands": "demo",
     "sparsity-firing": "demo",
     "sparsity-energy": "demo",
     "coherence-recovery": "demo",
 }
 """Figure -> the run it is drawn from."""
 PAGES = {
-    "overview": "overview?run=demo",
+    "overview": "?run=demo",
     "sparsity": "sparsity?run=demo",
     "toy-lab": "toy_lab",
     "coherence": "coherence?run=demo",
@@ -46,7 +46,7 @@ def main() -> None:
         if not (runs / preset / "toy_room.parquet").exists() and not list((runs / preset).glob("toy_p*.parquet")):
             sparsescope("toy", "run", preset)
     if not (runs / "demo" / "recovery.parquet").exists():
-        sparsescope("demo", "--no-open", "--out", str(runs.parent / "demo-figures"))
+        sparsescope("demo", "--no-open", "--out", str(runs / "demo"))
     export(runs)
     photograph(runs)
 
