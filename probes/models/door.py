@@ -49,6 +49,10 @@ def open_model(
     options = {"dtype": kind, "attn_implementation": "eager", "trust_remote_code": trust_remote_code}
     if device_map is not None:
         options["device_map"] = device_map
+    if not Path(place).is_dir() and not _on_the_hub(place):
+        options["local_files_only"] = (
+            True  # perhaps fetched before; else the hub is tried for a minute
+        )
     hf = _load(place, options)
     if device_map is None:
         hf = hf.to(device)
@@ -84,6 +88,8 @@ def _locate(source: str, progress: Progress) -> tuple[str, str, str]:
         if not (path / "config.json").exists():
             raise ModelError(f"{path} has no config.json; name a folder saved with save_pretrained")
         return path.name, path.name, str(path)
+    if path.is_file():
+        raise ModelError(f"{path} is a file but no GGUF file; name a .gguf file or a folder saved with save_pretrained")
     if path.is_absolute() or source.startswith("."):
         raise ModelError(f"there is no folder or GGUF file at {path}")
     return source, source, source
@@ -102,6 +108,17 @@ def _load(place: str, options: dict[str, Any]) -> Any:
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"'{place}' cannot be opened as a causal language model ({reason})") from error
+
+
+def _on_the_hub(name: str) -> bool:
+    """Whether the hub answers, within seconds, that it has the model."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception:  # offline, unknown, gated or not even a name: the sentence is the same
+        return False
+    return True
 
 
 def _why_not(place: str, error: OSError) -> str:
