@@ -1,9 +1,9 @@
 """Coherence and recovery of dictionaries as one piece of work that fills a run folder."""
 
 import contextlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from data.config import Config
 from data.progress import Progress
@@ -23,11 +23,11 @@ class CoherenceConfig(Config):
     """How codes are recovered."""
     trials: PositiveInt = 100
     """Planted codes for each k."""
-    dynamic_range: PositiveFloat = 1.0
+    dynamic_range: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     """Greatest over least magnitude of the active features."""
-    noise: float = 0.0
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Expected length of the noise, in units of the least magnitude."""
-    neighbours: PositiveInt = 5
+    neighbours: Annotated[int, Field(ge=1, le=32)] = 5
     """Nearest others listed for each feature."""
     control: bool = True
     """Measure a random dictionary of the same size beside each."""

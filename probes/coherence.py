@@ -161,9 +161,14 @@ def measure(
     double for small dictionaries, float32 (cosines within 1e-6) for large ones; mu itself is always recomputed in
     double.  `progress` may raise `Cancelled`; with `checkpoint` (a run) the same call goes on where it stopped.
 
-    Raises ValueError, naming the column, for NaN, infinite or zero columns, and for anything that is not a matrix.
+    Raises ValueError, naming the column, for NaN, infinite or zero columns, for anything that is not a dense matrix,
+    and for `neighbours` outside 0 .. 32.
     Memory: 8 (32 + 24) bytes a feature, a tile, and up to 128 MiB of scaled columns.
     """
+    if not 0 <= neighbours <= BABEL:
+        raise ValueError(
+            f"neighbours={neighbours}: the scan keeps the nearest {BABEL} of a feature; choose 0 to {BABEL}"
+        )
     columns = Columns(V, centred=centred, device=device)
     d, n = columns.d_model, columns.n_features
     if dtype is None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from jaxtyping import Float, Num, Shaped
+from scipy.sparse import issparse
 from torch import Tensor
 
 READ = 4096
@@ -19,7 +20,7 @@ class Columns:
     and scales again: what is left once the direction common to all features is removed.
 
     Raises ValueError naming the first column that is zero (or equal to the mean), infinite or not a number, and for
-    anything that is not a matrix.
+    anything that is not a dense matrix.
     """
 
     def __init__(
@@ -29,6 +30,8 @@ class Columns:
         centred: bool = False,
         device: torch.device | str | None = None,
     ):
+        if (isinstance(V, Tensor) and V.layout != torch.strided) or issparse(V):
+            raise ValueError("a dictionary is a dense matrix and this one is sparse; give V.to_dense() or V.toarray()")
         if not isinstance(V, Tensor):
             V = np.asanyarray(V)
             if V.dtype.kind not in "fiubc":

@@ -9,6 +9,7 @@ Columns are features, whatever the file or the model has; where it stores featur
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,8 @@ def of_file(path: str | Path, key: str | None = None, *, transpose: bool = False
         else:
             matrix, labels = _read_csv(path)
     except (OSError, ValueError, KeyError) as error:
+        if "pickle" in str(error) or "Python objects" in str(error):  # numpy's advice is to allow what could run code
+            raise ValueError(f"{path.name} cannot be read: it is no array of numbers") from None
         raise ValueError(f"{path.name} cannot be read: {error}") from None
     except Exception as error:
         raise ValueError(f"{path.name} is damaged or not a {path.suffix} file ({type(error).__name__})") from None
@@ -240,5 +243,8 @@ def _read_csv(path: Path) -> tuple[np.ndarray, list[str] | None]:
         [float(cell) for cell in first]
     except ValueError:
         labels = [cell.strip().strip('"') for cell in first]
-    matrix = np.loadtxt(path, delimiter=",", skiprows=1 if labels else 0, ndmin=2, encoding="utf-8-sig")
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # an empty file is told below
+        matrix = np.loadtxt(path, delimiter=",", skiprows=1 if labels else 0, ndmin=2, encoding="utf-8-sig")
+    if not matrix.size:
+        raise ValueError("it holds no numbers")
     return matrix, labels

@@ -9,6 +9,7 @@ A trial plants k active features, x = sum_s c_s v_s + noise, and succeeds if the
 """
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -64,7 +65,8 @@ def empirical(
     `planted.SupportSource`: lists of indices or codes).  `signs`: "adversarial" turns them all against one rival
     feature.  `low`, `high`: 95% Wilson interval.  The same seed plants the same codes for every method.
 
-    Raises ValueError for k outside 1 .. F, unknown methods, empty or complex dictionaries and bad columns.
+    Raises ValueError for k that is no whole number or outside 1 .. F, unknown methods, empty or complex dictionaries
+    and bad columns.
     """
     columns = Columns(V, device=device)
     if columns.is_complex:
@@ -73,7 +75,7 @@ def empirical(
     for name in wanted:
         if name not in solvers.METHODS:
             raise ValueError(f"method '{name}' is not one of {', '.join(METHODS)}")
-    sizes = [k] if isinstance(k, int) else [int(one) for one in k]
+    sizes = _whole(k)
     for size in sizes:
         if not 1 <= size <= columns.n_features:
             raise ValueError(f"k={size} active features of n_features={columns.n_features}; choose 1 <= k <= F")
@@ -165,6 +167,15 @@ def bars(
     progress(len(methods), len(methods), "recovery")
     frame = DataFrame(rows, columns=["bar", "kind", "k", "low", "high"])
     return frame.astype({"k": int, "low": int, "high": int}), concat(tables, ignore_index=True)
+
+
+def _whole(k: Any) -> list[int]:
+    """The numbers of active features asked for; a fraction is refused, not cut off."""
+    given = k if isinstance(k, Iterable) else [k]
+    try:
+        return [operator.index(one) for one in given]
+    except TypeError:
+        raise ValueError(f"k={k} is a number of active features or several; give whole numbers") from None
 
 
 def _unit(columns: Columns) -> Float[Tensor, "d_model n_features"]:

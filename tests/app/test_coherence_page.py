@@ -107,5 +107,9 @@ def test_verbs_print_the_bars_or_one_sentence(tmp_path: Path) -> None:
     ):
         failed = tell.invoke(verbs, [*wrong, "--out", str(tmp_path / "other")])
         assert failed.exit_code == 2 and "Traceback" not in failed.output
+    for option, value in (("dynamic-range", "0.5"), ("noise", "-1"), ("trials", "0")):
+        place = tmp_path / "never"
+        failed = tell.invoke(verbs, ["measure", "no-such-model#x", f"--{option}", value, "--out", str(place)])
+        assert failed.exit_code == 2 and option.replace("-", "_") in failed.output and not place.exists()
     shown = tell.invoke(verbs, ["bounds", "576", "1536"])
     assert "0.0330" in shown.output

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from data.progress import Cancelled
 from data.runs import create
@@ -183,6 +184,19 @@ def test_what_is_not_a_matrix_is_refused(shape) -> None:
         coherence.measure(np.ones(shape))
     with pytest.raises(ValueError, match="numbers"):
         coherence.measure(np.array([["a"]]))
+
+
+def test_sparse_matrices_and_too_many_neighbours_are_refused() -> None:
+    for V in (torch.eye(3).to_sparse(), csr_array(np.eye(3))):
+        with pytest.raises(ValueError, match="sparse"):
+            coherence.measure(V)
+    V = frames.random_directions(16, 40)
+    for count in (-1, 33, 40):
+        with pytest.raises(ValueError, match=f"neighbours={count}.*0 to 32"):
+            coherence.measure(V, neighbours=count)
+    assert len(coherence.measure(V, neighbours=32).neighbours) == 40 * 32
+    assert coherence.measure(V, neighbours=0).neighbours.empty
+    assert len(coherence.measure(frames.simplex(3), neighbours=32).neighbours) == 4 * 3
 
 
 def test_one_feature_one_dimension_integers_and_halves() -> None:

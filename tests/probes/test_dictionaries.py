@@ -113,8 +113,9 @@ def test_no_pickle_is_ever_run(tmp_path) -> None:
     np.savez(tmp_path / "b.npz", V=np.array([Bomb()], dtype=object))
     (tmp_path / "c.npy").write_bytes(pickle.dumps(Bomb()))
     for name in ("a.npy", "b.npz", "c.npy"):
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(ValueError, match=name) as told:
             dictionaries.of_file(tmp_path / name)
+        assert "pickle" not in str(told.value)
     (tmp_path / "d.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="not one of"):
         dictionaries.of_file(tmp_path / "d.pt")
@@ -130,6 +131,14 @@ def test_damaged_files_are_one_sentence(tmp_path, name, content) -> None:
         dictionaries.of_file(tmp_path / name)
     with pytest.raises(ValueError, match="no file"):
         dictionaries.of_file(tmp_path / f"missing-{name}")
+
+
+@pytest.mark.parametrize("content", ["", "\n", "verb,noun\n", "# nothing\n"])
+@pytest.mark.filterwarnings("error")
+def test_a_csv_without_numbers_is_one_sentence(tmp_path, content) -> None:
+    (tmp_path / "empty.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"empty\.csv cannot be read: it holds no numbers"):
+        dictionaries.of_file(tmp_path / "empty.csv")
 
 
 def test_frames_by_name() -> None:

@@ -154,6 +154,9 @@ def test_uniform_supports_are_uniform() -> None:
 @pytest.mark.parametrize(("settings", "words"), [
     ({"k": 0}, "k=0"),
     ({"k": 9}, "choose"),
+    ({"k": [1.5]}, "whole"),
+    ({"k": 2.0}, "whole"),
+    ({"k": ["1"]}, "whole"),
     ({"methods": "magic"}, "magic"),
     ({"amplitudes": (3, 1)}, "range"),
     ({"signs": "odd"}, "odd"),
