@@ -75,7 +75,7 @@ def empty(words: str, command: str) -> None:
     with st.container(border=True):
         st.markdown(words)
         st.code(command, language="bash")
-        st.caption("or start it from the Jobs page")
+        st.caption("in a terminal; the Jobs page starts the demo and the sparsity probe")
 
 
 def frame(run: Run, name: str) -> DataFrame:
