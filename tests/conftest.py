@@ -4,6 +4,11 @@ Left out: modules that check what people hand them and answer with a sentence (t
 those that numba compiles.
 """
 
+import os
+
+# Tiny models gain nothing from threads, and lose much where they wait for one another on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from jaxtyping import install_import_hook
 
 import tests.checking  # noqa: F401  the hook looks the checker up by name, in modules already there
