@@ -1,11 +1,11 @@
 """Coherence and recovery of dictionaries as one piece of work that fills a run folder."""
 
 import contextlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from data.config import Config
+from data.config import Config, Probability
 from data.progress import Progress
 from data.runs import Run
 
@@ -33,6 +33,46 @@ class CoherenceConfig(Config):
     """Measure a random dictionary of the same size beside each."""
     seed: NonNegativeInt = 0
     """Planted codes and the random control."""
+
+
+class SeparabilityConfig(Config):
+    """Settings of `probe.separability`."""
+
+    d_model: PositiveInt = 64
+    """Dimensions."""
+    n_features: PositiveInt = 256
+    """Directions of the planted dictionary."""
+    n_clusters: Annotated[int, Field(ge=2)] = 16
+    """Clusters, each with its own pool of features."""
+    ks: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
+    """Active features of a token."""
+    shared: tuple[Probability, ...] = (0.0, 0.25, 0.5, 0.75, 0.9)
+    """Share of squared length that lies in one common direction: what raises mu."""
+    spread: PositiveInt = 2
+    """A cluster's pool holds `spread` * k features."""
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Expected length of the noise; the least magnitude is 1."""
+    n_tokens: Annotated[int, Field(ge=4)] = 2_000
+    """Tokens of a cell; half of them teach the router."""
+    seed: NonNegativeInt = 0
+    """Dictionary, tokens and noise."""
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> Self:
+        if self.ks and self.spread * max(self.ks) > self.n_features:
+            raise ValueError(
+                f"k={max(self.ks)} with pools of {self.spread}k features needs "
+                f"n_features >= {self.spread * max(self.ks)}"
+            )
+        return self
+
+
+def separate(run: Run, progress: Progress) -> None:
+    """Measure `SeparabilityConfig` into the run: the table `separability`."""
+    from probes import router_reading
+
+    config = SeparabilityConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    run.save_table("separability", router_reading.separability(**config.model_dump(), progress=progress))
 
 
 def work(run: Run, progress: Progress) -> None:

@@ -35,6 +35,7 @@ WORK = {
     "toy.experiment": "app.toys:do_experiment",
     "toy.sweep": "app.toys:do_sweep",
     "probe.coherence": "app.coherence:work",
+    "probe.separability": "app.coherence:separate",
     "probe.keep": "app.laziness:keep",
     "probe.kinds": "app.laziness:kinds",
     "probe.ladder": "app.laziness:ladder",

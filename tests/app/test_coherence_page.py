@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
+from app import jobs
 from app.coherence import CoherenceConfig, work
 from app.commands.coherence import verbs
 from app.figures import coherence as figures
@@ -113,3 +114,23 @@ def test_verbs_print_the_bars_or_one_sentence(tmp_path: Path) -> None:
         assert failed.exit_code == 2 and option.replace("-", "_") in failed.output and not place.exists()
     shown = tell.invoke(verbs, ["bounds", "576", "1536"])
     assert "0.0330" in shown.output
+
+
+def test_separability_is_measured_and_drawn(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = ["separability", "--n-clusters", "4", "--k", "2", "--k", "4", "--shared", "0", "--n-tokens", "400"]
+    done = CliRunner().invoke(verbs, [*small, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    table = Run(out).table("separability")
+    assert len(table) == 4 and set(table["k"]) == {2, 4} and Run(out).progress["state"] == "done"
+    (entry,) = [e for e in figures.FIGURES if e.name == "coherence-separability"]
+    drawn = entry.draw({"separability": table})
+    assert sorted(y for t in drawn.data for y in t.y) == sorted(table["accuracy"])
+    assert jobs.WORK[Run(out).kind] == "app.coherence:separate"
+    for wrong, words in (
+        (["--k", "200"], "n_features >= 400"),
+        (["--shared", "2"], "shared"),
+        (["--noise", "-1"], "noise"),
+    ):
+        failed = CliRunner().invoke(verbs, ["separability", *wrong, "--out", str(tmp_path / "never")])
+        assert failed.exit_code == 2 and words in failed.output and not (tmp_path / "never").exists()
