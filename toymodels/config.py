@@ -1,10 +1,20 @@
 """Settings of a toy model: its features, its shape, its training."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from data import Config, Probability
 
@@ -73,6 +83,19 @@ class ToyConfig(Config):
     """Factor on the Xavier-normal start, whose scale is that of a single (d_hidden, n_features) matrix."""
     early_stop: float | None = Field(default=None, gt=0)
     """Stop an instance when its mean loss over 1,000 steps fell by less than this share of that of the 1,000 before."""
+
+    @field_validator("feature_probability", "importance", mode="wrap")
+    @classmethod
+    def _one_or_each(cls, value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """One sentence where pydantic would complain once for each form that a value may have."""
+        try:
+            return check(value)
+        except ValidationError:
+            if info.field_name == "importance":
+                what = "a ratio above 0, or a tuple with one weight of 0 or more for each feature"
+            else:
+                what = "a number from 0 to 1, or a tuple with one such number for each feature"
+            raise ValueError(f"give {what}, not {value!r}") from None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ToyConfig":

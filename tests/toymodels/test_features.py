@@ -120,7 +120,7 @@ def test_finite_datasets_are_drawn_once_and_can_have_unit_norm() -> None:
         ({"features": "anticorrelated", "n_features": 4, "feature_probability": 0.7}, "sum to at most 1"),
         ({"features": "correlated", "n_features": 2, "feature_probability": (0.1, 0.2)}, "share one"),
         ({"unit_norm": True}, "n_points"),
-        ({"feature_probability": 1.5}, "less than or equal to 1"),
+        ({"feature_probability": 1.5}, "give a number from 0 to 1"),
         ({"n_feature": 3}, "Extra inputs"),
     ],
 )
@@ -132,3 +132,12 @@ def test_settings_that_make_no_sense_are_refused_in_one_sentence(settings: dict,
 def test_importance_is_a_ratio_or_one_value_a_feature() -> None:
     assert ToyConfig(n_features=3, importance=0.7).importances.tolist() == pytest.approx([1, 0.7, 0.49])
     assert ToyConfig(n_features=2, importance=(1.0, 0.0)).importances.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["feature_probability", "importance"])
+@pytest.mark.parametrize("value", ["abc", -1, None, (0.1, -0.1, 0.1, 0.1, 0.1), float("nan")])
+def test_a_bad_number_or_tuple_is_one_complaint_without_the_names_of_types(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{name}\n  Value error, give a .* for each feature, not ") as caught:
+        ToyConfig.model_validate({name: value})
+    assert str(caught.value).startswith("1 validation error")
+    assert "constrained" not in str(caught.value) and "tuple[" not in str(caught.value)
