@@ -43,7 +43,11 @@ def test_dense_features_reach_the_exact_loss() -> None:
 
 
 def test_best_of_ten_is_a_pentagon_six_times_of_six() -> None:
-    """n=5, m=2, p=.05: cos .309, D_i .400, b -.246, norm 1.135; each averaged over the five features."""
+    """n=5, m=2, p=.05: cos .309, D_i .400, b -.246, norm 1.135; each averaged over the five features.
+
+    The +-.005 of the cosine holds for the mean over the five gaps, which sum to a full turn;
+    single gaps are shaken by the last batches: 0.3048 to 0.3147 over the six sets (`cosine_range`), held to +-.02.
+    """
     config = ToyConfig(n_features=5, d_hidden=2, feature_probability=0.05)
     rows = []
     for first in range(0, 60, 10):
@@ -57,6 +61,10 @@ def test_best_of_ten_is_a_pentagon_six_times_of_six() -> None:
                 "loss": best.loss,
                 "cosine": float(cosines.mean()),
                 "cosine_range": [float(cosines.min()), float(cosines.max())],
+                "cosines": cosines.tolist(),
+                "dimensionality_range": [float(D.min()), float(D.max())],
+                "bias_range": [float(best.b.min()), float(best.b.max())],
+                "norm_range": [float(norms.min()), float(norms.max())],
                 "dimensionality": float(D.mean()),
                 "bias": float(best.b.mean()),
                 "norm": float(norms.mean()),
@@ -75,22 +83,25 @@ def test_best_of_ten_is_a_pentagon_six_times_of_six() -> None:
     ("n", "norm", "bias", "seeds"), [(4, 1.0, 0.0, 4), (5, 1.17046, -0.28230, 4), (6, 1.32053, -0.61814, 40)]
 )
 def test_one_active_feature_gives_the_exact_polygon(n: int, norm: float, bias: float, seeds: int) -> None:
-    """Exact optima of arXiv 2310.06301, to 1e-4: the best of many seeds, then annealed with a large batch."""
+    """Exact optima of arXiv 2310.06301, to 1e-4 for every feature: best of many seeds, then a large batch."""
     config = ToyConfig(n_features=n, features="one_active", schedule="cosine", learning_rate=3e-3, weight_decay=0)
     found = train(config, seeds=seeds, snapshots=0).best()
-    precise = config.model_copy(update={"batch_size": 32_768, "steps": 20_000})
+    precise = config.model_copy(update={"batch_size": 262_144, "steps": 30_000})
     best = train(precise, seeds=[found.seed], snapshots=0).best()
+    norms = best.W.norm(dim=0)
     measured = {
-        "norm": float(best.W.norm(dim=0).mean()),
+        "norm": float(norms.mean()),
         "bias": float(best.b.mean()),
+        "norms": norms.tolist(),
+        "biases": best.b.tolist(),
         "largest_gap_error": float((gaps(best.W) - 2 * np.pi / n).abs().max()),
         "loss": best.loss,
         "seed": best.seed,
     }
     record(f"polygon_{n}", precise.model_dump(mode="json"), measured)
-    assert measured["norm"] == pytest.approx(norm, abs=1e-4)
-    assert measured["bias"] == pytest.approx(bias, abs=1e-4)
-    assert measured["largest_gap_error"] < 2e-3
+    assert measured["norms"] == pytest.approx([norm] * n, abs=1e-4)
+    assert measured["biases"] == pytest.approx([bias] * n, abs=1e-4)
+    assert measured["largest_gap_error"] < 1e-4
 
 
 def test_a_privileged_basis_represents_more_features_as_they_get_sparser() -> None:

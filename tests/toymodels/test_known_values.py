@@ -22,6 +22,10 @@ def test_dense_features_keep_the_most_important_and_give_up_the_rest() -> None:
 
 
 def test_sparse_features_form_a_pentagon() -> None:
+    """The cosine's +-.005 holds for the mean over the five gaps, and only for it.
+
+    Each gap by itself strays further: 0.3048 to 0.3147 over six sets of best of ten (the reproduction records them).
+    """
     best = train(ToyConfig(n_features=5, d_hidden=2, feature_probability=0.05), seeds=10, snapshots=0).best()
     norms = best.W.norm(dim=0)
     unit = best.W / norms
@@ -35,11 +39,14 @@ def test_sparse_features_form_a_pentagon() -> None:
 
 @pytest.mark.parametrize(("n", "norm", "bias", "seeds"), [(4, 1.0, 0.0, 2), (5, 1.17046, -0.28230, 3)])
 def test_one_active_feature_gives_the_exact_polygon(n: int, norm: float, bias: float, seeds: int) -> None:
-    """The optimum in closed form (arXiv 2310.06301); averaged over its corners, since batches still shake each."""
+    """The optimum in closed form (arXiv 2310.06301): to 1e-4 in the mean, and each corner as closely as batches of this
+    size leave it (with batches of 262,144 the reproduction holds each corner to 1e-4)."""
     config = ToyConfig(
         n_features=n, features="one_active", schedule="cosine", learning_rate=3e-3, weight_decay=0, batch_size=8_192
     )
     best = train(config, seeds=seeds, snapshots=0).best()
     assert best.W.norm(dim=0).mean() == pytest.approx(norm, abs=1e-4)
     assert best.b.mean() == pytest.approx(bias, abs=1e-4)
-    assert gaps(best.W).tolist() == pytest.approx([2 * np.pi / n] * n, abs=3e-3)
+    assert best.W.norm(dim=0).tolist() == pytest.approx([norm] * n, abs=5e-4)
+    assert best.b.tolist() == pytest.approx([bias] * n, abs=5e-4)
+    assert gaps(best.W).tolist() == pytest.approx([2 * np.pi / n] * n, abs=5e-4)
