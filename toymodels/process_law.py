@@ -6,6 +6,12 @@ Inputs x ~ N(0, I) in R^d_x fall into fixed Voronoi cells.  In cell c a task wit
 
 Everything except z is fixed by the seed, so the best predictor is known in closed form with and without context:
 without, E[f | x] = phi^T m_c; with context pairs (x_i, y_i), z has a Gaussian posterior.
+
+Cells, coefficients, noise and training are this project's own, so FVUs compare with each other and not with those of
+another law.  At 16 context points `cnp_moe` leaves .150 here (three seeds: .146 to .155) against .252 reported
+elsewhere for a task of the same kind; `cnp` .229 against .379, `context_routed` .248 against .383.  The context-free
+floor of .42 is no finding: B_c is scaled so that z decides `context_share` = .43 of the variance of f, hence E[f | x]
+has FVU .43 by construction, .422 to .433 on the drawn test tasks; another share would put the floor elsewhere.
 """
 
 from dataclasses import dataclass
