@@ -50,9 +50,7 @@ def open_model(
     if device_map is not None:
         options["device_map"] = device_map
     if not Path(place).is_dir() and not _on_the_hub(place):
-        options["local_files_only"] = (
-            True  # perhaps fetched before; else the hub is tried for a minute
-        )
+        options["local_files_only"] = True  # perhaps fetched before; else the hub is tried for a minute
     hf = _load(place, options)
     if device_map is None:
         hf = hf.to(device)
