@@ -113,10 +113,10 @@ def test_the_phase_diagram_and_its_agreement() -> None:
     ("query", "sentence"),
     [
         ({"p": "often"}, "'often' is not a number"),
-        ({"p": "1.5"}, "less than or equal to 1"),
+        ({"p": "1.5"}, "give a number from 0 to 1"),
         ({"p": "0.1, 0.2"}, "2 values for 5 features"),
         ({"together": "correlated groups", "n": "5"}, "do not divide 5"),
-        ({"importance": "-1"}, "greater than 0"),
+        ({"importance": "-1"}, "give a ratio above 0"),
     ],
 )
 def test_bad_input_gets_a_sentence_and_no_run(query: dict[str, str], sentence: str) -> None:
