@@ -158,7 +158,7 @@ def measure(
     )
     config = (config or StreamConfig()).model_copy(update={"n_tokens": n_tokens})
     # set here so that the types counted now are those the pass will read
-    config = config.model_copy(update={"tokens_per_document": config.tokens_per_document or _share(corpus, config)})
+    config = config.model_copy(update={"tokens_per_document": stream.tokens_each(corpus, config)})
     types = _types(model, corpus, config)
     found: dict[str, TypeFiring] = {}
     for step, condition in enumerate(("real", "random_init") if control else ("real",)):
@@ -179,11 +179,6 @@ def measure(
     if run is not None:
         run.save_tables(tables)
     return tables
-
-
-def _share(corpus: Corpus, config: StreamConfig) -> int:
-    text = config.window - 1
-    return -(-max(1020, -(-config.n_tokens // len(corpus))) // text) * text
 
 
 def _types(model: LanguageModel, corpus: Corpus, config: StreamConfig) -> np.ndarray:

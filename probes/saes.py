@@ -181,11 +181,10 @@ def losses(
 
 def _measured_batches(model: LanguageModel, corpus: Corpus, read: StreamConfig) -> Any:
     """Windows of documents that no autoencoder was trained on, about LOSS_TOKENS tokens of them."""
-    share = -(-max(1020, -(-read.n_tokens // len(corpus))) // (read.window - 1)) * (read.window - 1)
     given = corpus.tokenize(
         model.tokenizer,
         n_tokens=read.n_tokens,
-        tokens_per_document=read.tokens_per_document or share,
+        tokens_per_document=stream.tokens_each(corpus, read),
         seed=read.seed,
     )
     chosen, size = [], 0

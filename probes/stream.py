@@ -218,17 +218,21 @@ def _observe(
     model.observe(batch.ids, sites, visit, layers=layers)
 
 
+def tokens_each(corpus: Corpus, config: StreamConfig) -> int:
+    """Tokens taken from the start of each document: what the settings say, or their default (see `StreamConfig`)."""
+    share = max(1020, -(-config.n_tokens // len(corpus)))
+    text = config.window - 1
+    return config.tokens_per_document or -(-share // text) * text
+
+
 def _shards(
     model: LanguageModel, corpus: Corpus, config: StreamConfig, tagger: Any
 ) -> Iterator[list[TokenizedDocument]]:
-    share = max(1020, -(-config.n_tokens // len(corpus)))
-    text = config.window - 1
-    whole_windows = -(-share // text) * text
     return corpus.shards(
         model.tokenizer,
         tokens_per_shard=config.shard_tokens,
         n_tokens=config.n_tokens,
-        tokens_per_document=config.tokens_per_document or whole_windows,
+        tokens_per_document=tokens_each(corpus, config),
         tagger=tagger,
         seed=config.seed,
     )

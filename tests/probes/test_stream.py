@@ -16,35 +16,11 @@ from data import Cancelled, runs
 from data.corpus import Corpus
 from probes import LanguageModel, sparsity, stream
 from probes.firing import Concentration, Firing, InputMoments, SinkCount, interval
-from probes.sinks import FIRST, KEPT, SINK, find_sinks
+from probes.sinks import FIRST, SINK, find_sinks
 from probes.stream import Observation, StreamConfig
+from tests.probes.oracle import Everything
 
 SMALL = StreamConfig(n_tokens=600, window=32, batch_tokens=128, shard_tokens=150)
-
-
-class Everything:
-    """Keeps what it is shown: the slow, obvious oracle."""
-
-    sites = ("gate", "neurons", "ffn_input")
-
-    def __init__(self) -> None:
-        self.seen: list[Observation] = []
-
-    def update(self, seen: Observation) -> None:
-        self.seen.append(seen)
-
-    def merge(self, other: Any) -> None:
-        self.seen += other.seen
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def restore(self, state: Any) -> None: ...
-
-    def tables(self) -> Any: ...
-
-    def of(self, layer: int, site: str, group: int = KEPT) -> torch.Tensor:
-        return torch.cat([s.sites[site][s.group == group] for s in self.seen if s.layer == layer])
 
 
 def test_every_token_is_seen_once_in_every_layer(tiny: LanguageModel, corpus: Corpus) -> None:
