@@ -3,24 +3,16 @@
 Each test writes what it measured, with provenance, to `toy_<name>.json` beside this file, and then judges it.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data.runs import provenance
+from tests.reproductions.record import record
 from toymodels import ToyConfig, geometry, sweep, train
 from toymodels.results import Toy
 
 pytestmark = pytest.mark.reproduction
-HERE = Path(__file__).parent
-
-
-def record(name: str, settings: dict[str, Any], measured: dict[str, Any]) -> None:
-    made = {"settings": settings, "measured": measured, "provenance": provenance(seed=0, settings=settings)}
-    (HERE / f"toy_{name}.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 def pair_cosines(toy: Toy) -> list[float]:
@@ -46,7 +38,7 @@ def test_uniform_importance_sticks_at_one_and_one_half() -> None:
         "represented": [len(D) for D in kept],
         "share_of_represented_features_within_.03_of_1/2": near,
     }
-    record("uniform", {**base.model_dump(mode="json"), "seeds": 3}, measured)
+    record("toy_uniform", {**base.model_dump(mode="json"), "seeds": 3}, measured)
     assert abs(stars[0] - 1) <= 0.01
     assert max(measured["sum_of_dimensionality_over_m"]) <= 1 + 1e-6
     # The line: D* rests near 1/2 over several densities, because there the features are antipodal pairs one by one.
@@ -81,7 +73,9 @@ def test_the_odd_feature_turns_the_pentagon_into_digons() -> None:
     slope, offset = np.polyfit([row["factor"] for row in both], difference, 1)
     crossing = -offset / slope
     record(
-        "crossover", {"base": ToyConfig().model_dump(mode="json"), "seeds": 24}, {"crossing": crossing, "rows": rows}
+        "toy_crossover",
+        {"base": ToyConfig().model_dump(mode="json"), "seeds": 24},
+        {"crossing": crossing, "rows": rows},
     )
     assert len(both) >= 4
     assert abs(crossing - 0.275) <= 0.02
@@ -94,7 +88,7 @@ def test_correlated_pairs_are_orthogonal_and_anticorrelated_pairs_opposite() -> 
     for kind in ("correlated", "anticorrelated"):
         toys = train(ToyConfig.model_validate(base.model_dump() | {"features": kind}), seeds=16)
         cosines[kind] = pair_cosines(toys.best())
-    record("pairs", {**base.model_dump(mode="json"), "seeds": 16}, {"cosines": cosines})
+    record("toy_pairs", {**base.model_dump(mode="json"), "seeds": 16}, {"cosines": cosines})
     assert max(abs(c) for c in cosines["correlated"]) <= 0.013
     assert max(cosines["anticorrelated"]) <= -0.9995
 
@@ -116,9 +110,7 @@ def test_two_groups_of_three_learn_an_octahedron_in_jumps() -> None:
         "jumps": moves.round(4).to_dict("records"),
         "dimensionality": geometry.feature_dimensionality(toys.W[best]).tolist(),
     }
-    record(
-        "octahedron", {**config.model_dump(mode="json"), "seeds": 16}, json.loads(json.dumps(measured, default=float))
-    )
+    record("toy_octahedron", {**config.model_dump(mode="json"), "seeds": 16}, measured)
     assert found.name == "octahedron"
     assert opposite == [1, 1, 1]
     assert len(moves) >= 3
@@ -143,7 +135,7 @@ def test_dimensionalities_of_many_features_move_in_jumps() -> None:
         "last_jump_at_step": int(moves["stop"].max()),
         "median_jump": float(moves["change"].abs().median()),
     }
-    record("dynamics", config.model_dump(mode="json"), measured)
+    record("toy_dynamics", config.model_dump(mode="json"), measured)
     assert measured["of_them_within_.03_of_1/2"] == measured["features_learned"] == 20
     assert measured["features_that_jump"] >= 10
     assert measured["median_jump"] >= 0.1

@@ -3,25 +3,15 @@
 Each test writes what it measured, with provenance, to `toy_<name>.json` beside this file, and then judges it.
 """
 
-import json
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
-from data.runs import provenance
+from tests.reproductions.record import record
 from toymodels import ToyConfig, train
 from toymodels.training import train_stack
 
 pytestmark = pytest.mark.reproduction
-HERE = Path(__file__).parent
-
-
-def record(name: str, settings: dict[str, Any], measured: dict[str, Any]) -> None:
-    made = {"settings": settings, "measured": measured, "provenance": provenance(seed=0, settings=settings)}
-    (HERE / f"toy_{name}.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
 
 
 def gaps(W: torch.Tensor) -> torch.Tensor:
@@ -37,7 +27,7 @@ def test_dense_features_reach_the_exact_loss() -> None:
     wanted = torch.diag(torch.tensor([1.0] * 5 + [0.0] * 15))
     deviation = float((best.W.T @ best.W - wanted).abs().max())
     measured = {"loss": best.loss, "exact": exact, "ratio": best.loss / exact, "largest_deviation_of_gram": deviation}
-    record("basic_dense", config.model_dump(mode="json"), measured)
+    record("toy_basic_dense", config.model_dump(mode="json"), measured)
     assert best.loss == pytest.approx(exact, rel=1e-3)
     assert deviation <= 0.01
 
@@ -70,7 +60,7 @@ def test_best_of_ten_is_a_pentagon_six_times_of_six() -> None:
                 "norm": float(norms.mean()),
             }
         )
-    record("pentagon", config.model_dump(mode="json"), {"best_of_ten": rows})
+    record("toy_pentagon", config.model_dump(mode="json"), {"best_of_ten": rows})
     for row in rows:
         assert row["cosine"] == pytest.approx(0.309, abs=0.005)
         assert row["cosine_range"] == pytest.approx([0.309, 0.309], abs=0.02)
@@ -98,7 +88,7 @@ def test_one_active_feature_gives_the_exact_polygon(n: int, norm: float, bias: f
         "loss": best.loss,
         "seed": best.seed,
     }
-    record(f"polygon_{n}", precise.model_dump(mode="json"), measured)
+    record(f"toy_polygon_{n}", precise.model_dump(mode="json"), measured)
     assert measured["norms"] == pytest.approx([norm] * n, abs=1e-4)
     assert measured["biases"] == pytest.approx([bias] * n, abs=1e-4)
     assert measured["largest_gap_error"] < 1e-4
@@ -123,7 +113,7 @@ def test_a_privileged_basis_represents_more_features_as_they_get_sparser() -> No
                 "seed": best.seed,
             }
         )
-    record("privileged_basis", {**base.model_dump(mode="json"), "seeds": 200}, {"rows": rows})
+    record("toy_privileged_basis", {**base.model_dump(mode="json"), "seeds": 200}, {"rows": rows})
     assert [row["represented"] for row in rows] == [5, 5, 5, 6, 7, 8, 10]
     assert all(row["features_per_neuron"] == [1] * 5 for row in rows[:3])
 
@@ -147,7 +137,7 @@ def test_computing_the_absolute_value_turns_neurons_polysemantic() -> None:
         each = [_features_per_neuron(stack[k].W) for k in range(3)]
         counts = _features_per_neuron(best.W)
         rows.append({"feature_probability": p, "best": counts, "each_seed": each, "loss": best.loss, "seed": best.seed})
-    record("absolute_value", {**base.model_dump(mode="json"), "seeds": 3}, {"rows": rows})
+    record("toy_absolute_value", {**base.model_dump(mode="json"), "seeds": 3}, {"rows": rows})
     for rule in rows[0]["best"]:
         means = [row["best"][rule] for row in rows]
         assert means == sorted(means), rule
@@ -169,5 +159,5 @@ def test_six_neurons_compute_three_absolute_values() -> None:
         n_features=3, d_hidden=6, feature_probability=1, model="untied", signed=True, target="absolute", weight_decay=0
     )
     best = train(config.model_copy(update={"schedule": "cosine", "learning_rate": 3e-3}), seeds=10, snapshots=0).best()
-    record("absolute_value_small", config.model_dump(mode="json"), {"loss": best.loss, "seed": best.seed})
+    record("toy_absolute_value_small", config.model_dump(mode="json"), {"loss": best.loss, "seed": best.seed})
     assert best.loss < 2e-6

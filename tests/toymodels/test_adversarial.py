@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.toymodels.keeping import keep, tell
+from tests.reproductions.record import record, tell
 from toymodels.adversarial import DEFAULT, measure, run, without_superposition
 from toymodels.config import ToyConfig
 from toymodels.features import sample
@@ -77,7 +77,7 @@ def test_vulnerability_tracks_one_over_dimensions_per_feature() -> None:
     summary = out["summary"]
     found = float(np.corrcoef(summary.features_per_dimension, summary.ratio)[0, 1])
     results = {"correlation": found, "summary": summary.to_dict("records"), "runs": out["runs"].to_dict("records")}
-    keep("adversarial", DEFAULT, seed=0, results=results)
+    record("adversarial", DEFAULT.model_dump(mode="json"), results)
     assert found > 0.98
     ratio = summary.set_index("feature_probability").ratio
     assert ratio.loc[1.0] == pytest.approx(1, abs=0.05)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.toymodels.keeping import keep, tell
+from tests.reproductions.record import record, tell
 from toymodels.config import ToyConfig
 from toymodels.dictionary import (
     TOY,
@@ -117,7 +117,7 @@ def test_twenty_features_in_ten_dimensions_are_found() -> None:
     }.items():
         out = run(toy, config, seeds=5 if label == "l1_0.1" else 3, progress=tell)
         results[label] = {name: out[name].to_dict("records") for name in ("summary", "runs")}
-    keep("dictionary", DictionaryConfig(), seed=0, results={"toy": TOY.model_dump(), **results})
+    record("dictionary", DictionaryConfig().model_dump(mode="json"), {"toy": TOY.model_dump(), **results})
     best = results["l1_0.1"]["summary"][0]
     assert best["best_mean_max_cosine"] >= 0.9995
     assert best["best_dead_latents"] == 0

@@ -3,7 +3,7 @@ import pytest
 import torch
 from pandas import DataFrame, concat
 
-from tests.toymodels.keeping import keep, tell
+from tests.reproductions.record import record, tell
 from toymodels.config import ToyConfig
 from toymodels.geometry import feature_dimensionality
 from toymodels.memorization import (
@@ -94,7 +94,7 @@ def test_five_points_make_a_pentagon() -> None:
     best = frame[frame.best & (frame.n_points == 5)]
     inside = (best.gap_min >= 68) & (best.gap_max <= 76)
     results = {"runs": frame.to_dict("records"), "datasets_within_72_4": int(inside.sum()), "datasets": len(best)}
-    keep("memorization_points", FEW_POINTS, seed=0, results=results)
+    record("memorization_points", FEW_POINTS.model_dump(mode="json"), results)
     assert inside[best.data_seed == 0].all()
     assert inside.sum() >= 5
 
@@ -106,7 +106,7 @@ def test_double_descent() -> None:
     out = double_descent(config, n_points=(20, 100, 400, 800, 1600, 4000), seeds=2, progress=tell)
     found = bump(out["summary"])
     results = {"bump": found, "summary": out["summary"].to_dict("records"), "runs": out["runs"].to_dict("records")}
-    keep("memorization_double_descent", config, seed=0, results=results)
+    record("memorization_double_descent", config.model_dump(mode="json"), results)
     assert found["rise"] > 3 * out["summary"].test_loss_sd.max()
     assert found["height"] > 1 > found["left"]
     assert 200 <= found["n_points"] <= 1600

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.toymodels.keeping import keep, tell
+from tests.reproductions.record import record, tell
 from toymodels.config import ToyConfig
 from toymodels.moe import MoeConfig, _State, run, tables, train
 from toymodels.results import Toy
@@ -133,7 +133,7 @@ def test_features_per_dimension_of_the_paper() -> None:
     """Published for n=40, m=4, p=.1, top-1: 3.79, 3.22, 2.79, 2.29."""
     base = MoeConfig(toy=MoeConfig().toy.model_copy(update=BRISK))
     out = run(base, seeds=3, control=False, progress=tell)
-    keep("moe", base, seed=0, results={name: out[name].to_dict("records") for name in ("summary", "runs")})
+    record("moe", base.model_dump(mode="json"), {name: out[name].to_dict("records") for name in ("summary", "runs")})
     found = out["summary"].of_best_seed.tolist()
     assert found == sorted(found, reverse=True)
     assert found == pytest.approx([3.79, 3.22, 2.79, 2.29], abs=0.25)
@@ -154,7 +154,7 @@ def test_routers_at_eight_experts() -> None:
         config = MoeConfig.model_validate(base.model_dump() | changed)
         out = run(config, seeds=2, n_experts=(8,), control=False, progress=tell)
         results[label] = out["runs"].to_dict("records")
-    keep("moe_routers", base, seed=0, results=results)
+    record("moe_routers", base.model_dump(mode="json"), results)
     assert min(row["features_per_dimension"] for row in results["random"]) > 3
     assert max(row["busiest"] for row in results["frozen_bias"]) < 0.2
     assert max(row["busiest"] for row in results["trained_auxiliary"]) < 0.2

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.toymodels.keeping import keep, tell
+from tests.reproductions.record import record, tell
 from toymodels.process import fit, predict, run
 from toymodels.process_law import Episodes, LawConfig, bayes, cells, draw_episodes, draw_law, fvu, generator
 from toymodels.process_networks import (
@@ -154,11 +154,10 @@ def test_two_by_two_at_equal_compute() -> None:
     config = ProcessConfig()
     tables = run(config, progress=tell)
     summary, runs = tables["summary"], tables["runs"]
-    keep(
+    record(
         "process",
-        config,
-        seed=0,
-        results={"summary": summary.to_dict("records"), "runs": runs.to_dict("records")},
+        config.model_dump(mode="json"),
+        {"summary": summary.to_dict("records"), "runs": runs.to_dict("records")},
     )
     at16 = runs[runs.n_context == 16].set_index("architecture").fvu
     assert at16["cnp_moe"].max() <= 0.30
