@@ -124,15 +124,16 @@ def _snapshot(folder: Path, corpus: Any, config: EmergenceRun) -> Any:
     from probes import coherence, open_model, stream
     from probes.dictionaries import of_model
     from probes.firing import Concentration, Firing
-    from probes.load import Load
+    from probes.routing_counts import RoutingCounts
 
     model = open_model(folder)
     read = stream.StreamConfig(n_tokens=config.n_tokens, window=config.model.window)
     columns = ["layer", "measure", "value", "low", "high", "n_tokens"]
     if model.n_experts:
-        load = Load(model)
-        stream.run(model, corpus, {"load": load}, read)
-        return load.tables().layers[columns]
+        counts = RoutingCounts(model)
+        stream.run(model, corpus, {"counts": counts}, read)
+        routing = counts.tables().routing
+        return routing.loc[routing["measure"] == "load_entropy", columns]
     firing, concentration = Firing(model), Concentration(model, stride=1)
     stream.run(model, corpus, {"firing": firing, "concentration": concentration}, read)
     layers = pd.concat([firing.tables().layers, concentration.tables().layers], ignore_index=True)

@@ -1,0 +1,222 @@
+"""Writes down, token by token, which experts were used: an accumulator whose sums are files of the run folder."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data import routed
+from data.tables import Tables
+from probes.firing import Sums
+from probes.models import LanguageModel
+from probes.sinks import KEPT
+from probes.stream import Observation, TokenBatch
+
+Choice = tuple[Int[Tensor, "n_tokens k"], Float[Tensor, "n_tokens k"]]
+"""Experts and weights of each token."""
+Router = Callable[[Observation], Choice | None]
+"""Reads a choice off what was observed; None where the layer routes nothing."""
+
+
+def as_used(seen: Observation) -> Choice | None:
+    """The model's own choice."""
+    if "expert_index" not in seen.sites:
+        return None
+    return seen.sites["expert_index"], seen.sites["expert_weight"]
+
+
+class Recorder:
+    """Keeps a shard's tokens and routes, and writes them as one part of the run folder when its state is asked for.
+
+    Parts are named by the first document they hold, so that parts of several machines lie side by side.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        folder: Path,
+        condition: str = "real",
+        *,
+        router: Router = as_used,
+        sites: tuple[str, ...] = ("expert_index", "expert_weight"),
+    ):
+        self.sites = sites
+        self.folder, self.condition, self.router = folder, condition, router
+        self.layers = [i for i, block in enumerate(model.blocks) if block.n_experts]
+        self.n_experts = [model.blocks[i].n_experts for i in self.layers]
+        self.k = model.k
+        self.parts: list[int] = []
+        """First document of each part."""
+        self._tokens: list[dict[str, np.ndarray]] = []
+        self._routes: dict[int, list[dict[str, np.ndarray]]] = {}
+        self._latest: Any = None
+
+    def update(self, seen: Observation) -> None:
+        """Hold on to one layer of one batch."""
+        choice = self.router(seen)
+        if choice is None:
+            return
+        if seen.tokens is not self._latest:
+            self._latest = seen.tokens
+            self._tokens.append(_token_columns(seen.tokens))
+        index, weights = (tensor.cpu() for tensor in choice)
+        text = torch.from_numpy(self._tokens[-1]["is_text"])
+        held = {"experts": _wide(index[text], self.k, -1), "weights": _wide(weights[text], self.k, 0)}
+        held["kept"] = (seen.group.cpu()[text] == KEPT).numpy()
+        self._routes.setdefault(seen.layer, []).append(held)
+
+    def merge(self, other: "Recorder") -> None:
+        """Take over the other's parts, which must lie in the same folder."""
+        self.flush()
+        other.flush()
+        self.parts = sorted({*self.parts, *other.parts})
+
+    def flush(self) -> None:
+        """Write what is held as one part, in reading order."""
+        if not self._tokens:
+            return
+        columns = {n: np.concatenate([t[n][t["is_text"]] for t in self._tokens]) for n in routed.TOKEN_SCHEMA.names}
+        order = np.lexsort([columns["position"], columns["document"]])
+        number = int(columns["document"].min())
+        layers = [
+            {n: np.concatenate([part[n] for part in self._routes[layer]])[order] for n in self._routes[layer][0]}
+            for layer in self.layers
+        ]
+        routed.save_routes_part(self.folder, self.condition, number, layers)
+        if self.condition == "real":
+            routed.save_tokens_part(self.folder, number, {n: column[order] for n, column in columns.items()})
+        self.parts.append(number)
+        self._tokens, self._routes, self._latest = [], {}, None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The numbers of the parts, after writing the last."""
+        self.flush()
+        return {"parts": np.array(self.parts, dtype=np.int64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on after these parts."""
+        self.parts = [int(number) for number in state["parts"]]
+
+    def tables(self) -> Tables:
+        """None: routes are read from their own files."""
+        return Tables()
+
+    def finish(self) -> None:
+        """Make the condition's files from the parts, unless that was done before."""
+        self.flush()
+        if (self.folder / routed.PARTS).exists():
+            routed.put_together(self.folder, self.condition, self.parts, self.layers, self.n_experts, self.k)
+
+
+class RandomDirections(Sums):
+    """A router of random directions that reads the trained model's router input and spreads its load alike.
+
+    Scores are projections of the centred input on `n_experts` random directions, in standard deviations, plus an
+    offset for each expert, found on the layer's first batch, that gives the expert the load it has in the model there.
+    What such a router shows is the geometry of the input, not what routing has learned.
+    """
+
+    sites = ("ffn_input", "expert_index", "expert_weight")
+
+    def __init__(self, model: LanguageModel, seed: int = 0):
+        width, d = max(model.n_experts, 1), model.d_model
+        super().__init__(
+            mean=np.zeros((model.n_layers, d), dtype=np.float32),
+            scale=np.ones((model.n_layers, width), dtype=np.float32),
+            offset=np.zeros((model.n_layers, width), dtype=np.float32),
+            ready=np.zeros(model.n_layers, dtype=np.int64),
+        )
+        generator = torch.Generator().manual_seed(seed)
+        self.directions = [torch.randn(d, block.n_experts, generator=generator) for block in model.blocks]
+
+    def merge(self, other: Sums) -> None:
+        """Nothing: each pass sets its own offsets."""
+
+    def update(self, seen: Observation) -> None:
+        """Find the offsets of a layer when it is first seen."""
+        if "expert_index" not in seen.sites or self.arrays["ready"][seen.layer]:
+            return
+        x, directions = seen.sites["ffn_input"].float().cpu(), self.directions[seen.layer]
+        used = (seen.group == KEPT).cpu()
+        mean = x[used].mean(dim=0)
+        raw = (x[used] - mean) @ directions
+        scale = raw.std(dim=0).clamp(min=1e-12)
+        width = directions.shape[1]
+        index = seen.sites["expert_index"].cpu()[used].long()
+        target = torch.bincount(index[index >= 0].flatten(), minlength=width).float()
+        self.arrays["mean"][seen.layer] = mean.numpy()
+        self.arrays["scale"][seen.layer, :width] = scale.numpy()
+        self.arrays["offset"][seen.layer, :width] = _offsets(raw / scale, target, index.shape[1]).numpy()
+        self.arrays["ready"][seen.layer] = 1
+
+    def __call__(self, seen: Observation) -> Choice | None:
+        """The choice of the random router."""
+        if "expert_index" not in seen.sites:
+            return None
+        self.update(seen)
+        directions = self.directions[seen.layer]
+        width, k = directions.shape[1], seen.sites["expert_index"].shape[1]
+        mean, scale, offset = (torch.from_numpy(self.arrays[n][seen.layer]) for n in ("mean", "scale", "offset"))
+        scores = (seen.sites["ffn_input"].float().cpu() - mean) @ directions / scale[:width] + offset[:width]
+        top = scores.topk(k, dim=1)
+        return top.indices, top.values.softmax(dim=1)
+
+    def tables(self) -> Tables:
+        """None: its choices are recorded like the model's."""
+        return Tables()
+
+
+def hash_router(
+    token_ids: Int[np.ndarray, " n_tokens"], load: Int[np.ndarray, " n_experts"], k: int, seed: int = 0
+) -> Int[np.ndarray, "n_tokens k"]:
+    """A router that knows nothing but the token: every type has k fixed experts, drawn in proportion to `load`."""
+    types, place = np.unique(token_ids, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    # the k largest of log p + Gumbel noise are k draws without replacement in proportion to p
+    noise = rng.gumbel(size=(len(types), len(load))) + np.log(np.maximum(load, 1e-9))
+    return np.argsort(-noise, axis=1)[:, :k][place]
+
+
+def _offsets(scores: Float[Tensor, "n E"], target: Float[Tensor, " E"], k: int) -> Float[Tensor, " E"]:
+    """Offsets under which the top k of the scores fall on the experts in proportion to `target`."""
+    goal = (target + 0.5) / (target + 0.5).sum()
+    offset, step = torch.zeros_like(goal), 0.5
+    for _ in range(60):
+        chosen = (scores + offset).topk(k, dim=1).indices.flatten()
+        share = (torch.bincount(chosen, minlength=len(goal)).float() + 0.5) / (len(chosen) + 0.5 * len(goal))
+        offset = offset + step * (goal.log() - share.log())
+        step *= 0.97
+    return offset - offset.mean()
+
+
+def _token_columns(tokens: TokenBatch) -> dict[str, np.ndarray]:
+    """One entry a token of the batch, begin tokens included (`is_text` tells them apart)."""
+    windows = tokens.windows
+    sizes = [len(w) for w in windows]
+
+    def spread(values: list[Any]) -> np.ndarray:
+        return np.repeat(np.array(values), sizes)
+
+    columns = {
+        "document": spread([w.document_index for w in windows]),
+        "position": np.concatenate([w.position_in_document for w in windows]),
+        "in_window": tokens.position.numpy(),
+        "sentence": np.concatenate([w.sentence for w in windows]),
+        "token_id": np.concatenate([w.token_ids for w in windows]),
+        "text": np.concatenate([w.text for w in windows]),
+        "word_class": np.concatenate([w.word_class for w in windows]),
+        "fine": np.concatenate([w.fine for w in windows]),
+        "domain": spread([w.domain for w in windows]).astype(object),
+    }
+    return columns | {"is_text": columns["position"] >= 0}
+
+
+def _wide(values: Tensor, k: int, filler: int) -> np.ndarray:
+    """`k` columns, those beyond the layer's own slots filled."""
+    whole = torch.full((len(values), k), filler, dtype=torch.float32 if filler == 0 else torch.int64)
+    whole[:, : values.shape[1]] = values.to(whole.dtype)
+    return whole.numpy()
