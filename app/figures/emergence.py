@@ -17,6 +17,7 @@ from plotly.subplots import make_subplots
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import band
 from app.figures.theme import Width
 
 MEASURES = {
@@ -36,7 +37,7 @@ def course(emergence: DataFrame, *, dark: bool = False, width: Width = "screen")
     for index, name in enumerate(dict.fromkeys(emergence["setting"])):
         look = theme.look(index, name, dark=dark)
         by_step = emergence[emergence["setting"] == name].groupby("step")["nonzero"].agg(["mean", "min", "max"]) * 100
-        _band(figure, by_step.index, by_step["min"], by_step["max"], look)
+        band(figure, by_step.index, by_step["min"], by_step["max"], look.colour, name)
         figure.add_scatter(
             x=by_step.index,
             y=by_step["mean"],
@@ -127,8 +128,7 @@ def over_training(
     for index, name in enumerate(dict.fromkeys(rows["variant"])):
         look, part = theme.look(index, name, dark=dark), rows[rows["variant"] == name]
         x = part["step"] + 1  # so that step 0 stands on a logarithmic axis
-        if part["low"].notna().all():
-            _band(figure, x, part["low"] * scale, part["high"] * scale, look)
+        band(figure, x, part["low"] * scale, part["high"] * scale, look.colour, name)
         figure.add_scatter(
             x=x,
             y=part["value"] * scale,
@@ -194,21 +194,6 @@ def losses_caption(table: DataFrame) -> str:
         f"Held-out loss after {int(last['step'].iloc[0])} steps, nats a token: {'; '.join(parts)}; token frequencies "
         f"alone {last['unigram'].iloc[0]:.3f} (dotted). {int(last['n_tokens'].iloc[0]):,} tokens, one training each, "
         "without interval."
-    )
-
-
-def _band(figure: go.Figure, x: object, low: object, high: object, look: theme.Look) -> None:
-    xs, bottom, top = ([float(v) for v in part] for part in (x, low, high))  # type: ignore[attr-defined]
-    figure.add_scatter(
-        x=xs + xs[::-1],
-        y=top + bottom[::-1],
-        fill="toself",
-        fillcolor=theme.translucent(look.colour, 0.2),
-        hoverinfo="skip",
-        legendgroup=look.label,
-        line={"width": 0},
-        mode="lines",
-        showlegend=False,
     )
 
 

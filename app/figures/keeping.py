@@ -13,6 +13,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import Entry, Frames, of_table
+from app.figures.intervals import band, bars
 from app.figures.theme import Width
 
 CHOICES = {
@@ -41,17 +42,7 @@ def curve(tables: Frames, *, dark: bool = False, width: Width = "screen") -> go.
         part, look = rows[rows["choice"] == name], theme.look(_INDEX[name], CHOICES[name], dark=dark)
         x, y = np.append(part["share"], 1.0) * 100, np.append(part["ppl_ratio"], 1.0)
         low, high = np.append(part["ratio_low"], 1.0), np.append(part["ratio_high"], 1.0)
-        figure.add_scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            fill="toself",
-            fillcolor=theme.translucent(look.colour, 0.2),
-            hoverinfo="skip",
-            legendgroup=name,
-            line={"width": 0},
-            mode="lines",
-            showlegend=False,
-        )
+        band(figure, x, low, high, look.colour, name)
         figure.add_scatter(
             x=x,
             y=y,
@@ -106,11 +97,7 @@ def errors(frame: DataFrame, share: float = 0.1, *, dark: bool = False, width: W
         figure.add_scatter(
             x=part["layer"],
             y=part["error"] * 100,
-            error_y={
-                "array": (part["high"] - part["error"]) * 100,
-                "arrayminus": (part["error"] - part["low"]) * 100,
-                "thickness": 1,
-            },
+            error_y=bars(part, "error", 100),
             hovertemplate="layer %{x}: %{y:.1f}%",
             line={"color": look.colour, "dash": "dot" if control else look.dash},
             marker={"color": look.colour, "symbol": look.symbol},

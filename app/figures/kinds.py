@@ -14,6 +14,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.theme import Width
 
 KINDS = {
@@ -122,11 +123,7 @@ def contexts(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -
         figure.add_scatter(
             x=order,
             y=part["frequency"] * 100,
-            error_y={
-                "array": (part["high"] - part["frequency"]) * 100,
-                "arrayminus": (part["frequency"] - part["low"]) * 100,
-                "thickness": 1,
-            },
+            error_y=bars(part, "frequency", 100),
             customdata=part["n_tokens"],
             hovertemplate="%{x}: %{y:.1f}%<br>%{customdata:,} tokens",
             marker={"color": look.colour, "symbol": look.symbol},

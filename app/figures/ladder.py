@@ -10,6 +10,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.theme import Width
 
 RUNGS = {"embedding": "embedding lookup", "moe": "mixture of experts", "dense": "dense block"}
@@ -28,11 +29,7 @@ def ladder(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             x=part["active_share"] * 100,
             y=part["n_sets"] / part["n_tokens"] * 100,
             customdata=part[["model", "layer", "n_sets", "n_tokens", "low", "high"]],
-            error_x={
-                "array": (part["high"] - part["active_share"]) * 100,
-                "arrayminus": (part["active_share"] - part["low"]) * 100,
-                "thickness": 1,
-            },
+            error_x=bars(part, "active_share", 100),
             hovertemplate="%{customdata[0]}, layer %{customdata[1]}: %{x:.3g}% active, "
             "%{customdata[2]:,.0f} sets in %{customdata[3]:,} tokens",
             marker={

@@ -17,6 +17,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import band
 from app.figures.theme import Width
 
 MEASURES = {
@@ -81,7 +82,7 @@ def collapse(
         for name in theme.conditions(of_variant["condition"]):
             part = of_variant[of_variant["condition"] == name]
             if name == "real":
-                _band(figure, part, look.colour)
+                band(figure, part["layer"], part["low"], part["high"], look.colour, variant)
             figure.add_scatter(
                 x=part["layer"],
                 y=part["value"],
@@ -123,22 +124,6 @@ def collapse(
         figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     figure.update_layout(height=520)
     return theme.style(figure, dark=dark, width=width, alt=collapse_caption(residuals, measure, first=first))
-
-
-def _band(figure: go.Figure, part: DataFrame, colour: str) -> None:
-    if part[["low", "high"]].isna().to_numpy().any():
-        return  # one document gives no interval
-    x = part["layer"].to_numpy()
-    figure.add_scatter(
-        x=np.concatenate([x, x[::-1]]),
-        y=np.concatenate([part["high"].to_numpy(), part["low"].to_numpy()[::-1]]),
-        fill="toself",
-        fillcolor=theme.translucent(colour, 0.2),
-        hoverinfo="skip",
-        line={"width": 0},
-        mode="lines",
-        showlegend=False,
-    )
 
 
 def _dash(condition: str) -> str:

@@ -16,6 +16,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import band
 from app.figures.theme import Width
 
 MEASURES = {
@@ -62,17 +63,7 @@ def by_layer(
     for name in theme.conditions(rows["condition"]):
         part, look = rows[rows["condition"] == name], theme.condition(name, dark=dark)
         x, low, high = part["layer"].to_numpy(), part["low"].to_numpy() * 100, part["high"].to_numpy() * 100
-        figure.add_scatter(
-            x=np.concatenate([x, x[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            fill="toself",
-            fillcolor=theme.translucent(look.colour, 0.2),
-            hoverinfo="skip",
-            legendgroup=name,
-            line={"width": 0},
-            mode="lines",
-            showlegend=False,
-        )
+        band(figure, x, low, high, look.colour, name)
         figure.add_scatter(
             x=x,
             y=part["value"] * 100,

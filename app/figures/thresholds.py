@@ -10,6 +10,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.theme import Width
 
 MEASURES = {
@@ -55,11 +56,7 @@ def by_layer(
         figure.add_scatter(
             x=part["layer"],
             y=part["value"] * times,
-            error_y={
-                "array": (part["high"] - part["value"]) * times,
-                "arrayminus": (part["value"] - part["low"]) * times,
-                "thickness": 1,
-            },
+            error_y=bars(part, "value", times),
             hovertemplate="layer %{x}: %{y:.3g}",
             line={"color": look.colour, "dash": look.dash},
             marker={"color": look.colour, "symbol": look.symbol},
