@@ -61,7 +61,7 @@ def _label_tails(made: Choices, seen: ByType, counts: np.ndarray) -> Float[np.nd
 
 
 def _group_moments(made: Choices, counts: np.ndarray) -> Moments:
-    n_groups = int(made.group.max()) + 1
+    n_groups = made.n_groups
     group = np.repeat(made.group, np.diff(made.start))
     routed = np.bincount(group * made.n_experts + made.expert, minlength=n_groups * made.n_experts)
     owns = np.zeros((n_groups, made.n_labels))

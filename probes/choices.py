@@ -35,15 +35,22 @@ class Choices(NamedTuple):
         return len(self.label)
 
     @property
+    def n_groups(self) -> int:
+        """Groups; 0 if none were given."""
+        return int(self.group.max(initial=-1)) + 1
+
+    @property
     def n_labels(self) -> int:
         """Labels that occur."""
         return len(self.label_names)
 
     def of_groups(self) -> bool:
         """Whether the label is a property of the whole group (a document's domain), not of a token."""
-        first = np.full(int(self.group.max(initial=-1)) + 1, -1, dtype=self.label.dtype)
+        if not self.n_groups:
+            return False
+        first = np.full(self.n_groups, -1, dtype=self.label.dtype)
         first[self.group] = self.label
-        return len(first) > 1 and bool((first[self.group] == self.label).all())
+        return self.n_groups > 1 and bool((first[self.group] == self.label).all())
 
 
 def choices(
@@ -57,9 +64,10 @@ def choices(
     """Check and encode.
 
     Either `experts` is (n_tokens, k) and the others (n_tokens,), or all are one entry a (token, slot) and `tokens` says
-    which entries are slots of the same token; without it every entry is a token of its own.
+    which entries are slots of the same token; without it every entry is a token of its own.  An expert of -1 is a slot
+    that nobody got; a token without any is left out.
     Raises ValueError, in a sentence, for empty arrays, different lengths, missing values, experts that are no whole
-    numbers in 0..n_experts-1, and tokens whose slots disagree on label, type or group or name an expert twice.
+    numbers in -1..n_experts-1, and tokens whose slots disagree on label, type or group or name an expert twice.
     """
     index = np.asarray(experts)
     if index.ndim not in (1, 2):
@@ -75,7 +83,9 @@ def choices(
     if index.ndim == 2 and tokens is not None:
         raise ValueError("experts is (tokens, k), so each row is a token already; leave `tokens` out")
     coded = {name: _coded(name, values) for name, values in given.items()}
-    if index.ndim == 1 and tokens is not None:
+    if (index < 0).any():
+        index, coded = _taken(index, coded)
+    if "tokens" in coded:
         order, first, start = _gathered(coded.pop("tokens")[0])
         index = index[order]
         for name, (code, names) in coded.items():
@@ -100,11 +110,23 @@ def _whole(index: np.ndarray, n_experts: int | None) -> tuple[np.ndarray, int]:
             raise ValueError(f"experts holds {wrong!r}; experts are whole numbers from 0")
         index = as_float.astype(np.int64).reshape(index.shape)
     low, high = int(index.min()), int(index.max())
-    if low < 0:
-        raise ValueError(f"experts holds {low}; leave out the slots that no expert took (dropped tokens)")
+    if low < -1 or high < 0:
+        raise ValueError(f"experts holds {low}..{high}; experts are numbered from 0, and -1 is a slot that nobody got")
     if n_experts is not None and high >= n_experts:
         raise ValueError(f"experts holds {high}, but n_experts={n_experts}; experts are numbered from 0")
     return index, high + 1 if n_experts is None else n_experts
+
+
+def _taken(index: np.ndarray, coded: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The slots that an expert got, one entry each, and the values that are left."""
+    if index.ndim == 2:
+        coded = coded | {"tokens": (np.arange(len(index)), np.arange(len(index)))}
+    row, *column = np.nonzero(index >= 0)
+    left = {}
+    for name, (code, names) in coded.items():
+        used, again = np.unique(code[row], return_inverse=True)
+        left[name] = again.astype(np.int32), names[used]
+    return index[(row, *column)], left
 
 
 def _coded(name: str, values: Codes) -> tuple[Int[np.ndarray, " n"], np.ndarray]:

@@ -9,9 +9,10 @@
 
     n_vc tokens of type v with label c, R_ve of them at expert e, and D the deviation of one draw of (c) from its mean:
     such a router, too, meets the labels of one type by chance.
-(c) Labels exchanged over the tokens of each type, for I(E;C|type): nothing but the token's identity.
+(c) Labels exchanged over the tokens of each type (over whole groups if the label belongs to them), for I(E;C|type):
+    nothing but the token's identity.
 
-Only (a) and (c) look at tokens, (c) only at types with two labels or more; (b) needs the counts by type.
+(a) and (c) look at tokens, (c) at those whose type has two labels or more; (b) needs only the counts by type.
 """
 
 from typing import NamedTuple
@@ -80,8 +81,7 @@ class ByType(NamedTuple):
 def by_type(made: Choices) -> ByType:
     """Count."""
     n_types = len(made.type_names)
-    labelled = np.zeros((n_types, made.n_labels), dtype=np.int64)
-    np.add.at(labelled, (made.type, made.label), 1)
+    labelled = tally(made.type, made.label, (n_types, made.n_labels))
     routed = np.zeros((n_types, made.n_experts), dtype=np.int32)
     cross(made.expert, made.start, made.type, routed)
     return ByType(Text(labelled), routed, frequency_bins(labelled.sum(axis=1)))
@@ -128,9 +128,9 @@ class Within(NamedTuple):
 
 
 def within_types(made: Choices, seen: ByType, n: int, rng: np.random.Generator) -> Within:
-    """Exchange labels over the tokens of each type."""
-    n_experts, n_labels = made.n_experts, made.n_labels
-    several = (seen.text.counts > 0).sum(axis=1) > 1
+    """Exchange labels over the tokens of each type, or over whole groups if the label belongs to them."""
+    whole, shape = made.of_groups(), seen.text.counts.shape
+    several = (seen.text.counts > 0).sum(axis=1) > (0 if whole else 1)
     tokens = np.flatnonzero(several[made.type])
     tokens = tokens[np.argsort(made.type[tokens], kind="stable")]
     first = np.flatnonzero(np.diff(made.type[tokens], prepend=-1))
@@ -138,24 +138,33 @@ def within_types(made: Choices, seen: ByType, n: int, rng: np.random.Generator) 
     length = np.diff(made.start)[tokens]
     start = np.append(0, np.cumsum(length))
     expert = made.expert[np.repeat(made.start[tokens] - start[:-1], length) + np.arange(start[-1])]
-    label = made.label[tokens]
+    label, held = made.label[tokens], _of_group(made) if whole else None
+    profiles = seen.routed / np.maximum(seen.text.occurrences, 1)[:, None]
     largest = int(np.diff(start[block]).max(initial=0))
     steps = np.diff(np.arange(largest + 2) * np.log(np.maximum(np.arange(largest + 2), 1)))
     values = np.zeros(n + 1)
-    tables = np.zeros((n + 1, n_experts, n_labels))
+    tables = np.zeros((n + 1, made.n_experts, made.n_labels))
+    expected = profiles[several].T @ seen.text.counts[several]
     for draw in range(n + 1):  # the first is the text as it stands
-        if draw:
+        if draw and held is not None:
+            label = rng.permutation(held)[made.group[tokens]]
+            expected = profiles.T @ tally(made.type[tokens], label, shape)
+        elif draw:
             _shuffle_blocks(label, block, rng)
         values[draw] = _conditional(expert, start, label, block, steps, tables[draw])
-    slots = seen.routed[several] / np.maximum(seen.text.occurrences[several], 1)[:, None]
-    expected = slots.T @ seen.text.counts[several]
+        tables[draw] -= expected
     value, *draws = np.maximum(values / made.n_slots, 0)
-    return Within(float(value), np.array(draws), tables[1:] - expected)
+    return Within(float(value), np.array(draws), tables[1:])
+
+
+def tally(row: Int[np.ndarray, " n"], column: Int[np.ndarray, " n"], shape: tuple[int, int]) -> np.ndarray:
+    """Table of how often each (row, column) occurs."""
+    return np.bincount(row.astype(np.int64) * shape[1] + column, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _of_group(made: Choices) -> np.ndarray:
     """The label of each group."""
-    held = np.zeros(int(made.group.max()) + 1, dtype=np.min_scalar_type(made.n_labels))
+    held = np.zeros(made.n_groups, dtype=np.min_scalar_type(made.n_labels))
     held[made.group] = made.label
     return held
 

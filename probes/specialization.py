@@ -146,8 +146,7 @@ def interval(made: Choices, mi: float, rng: np.random.Generator) -> tuple[float,
     Basic bootstrap, (2 I - q97.5, 2 I - q2.5): resampling adds to I the bias that I has already, and this takes it
     off.  Without groups, runs of successive tokens stand for documents.
     """
-    n_groups = int(made.group.max()) + 1
-    if n_groups:
+    if made.n_groups:
         block = made.group % N_BLOCKS
     else:
         block = np.arange(made.n_tokens) * N_BLOCKS // made.n_tokens
