@@ -1,7 +1,8 @@
 """Routed tokens on disk: which experts every token of a text used in every layer, and the text itself.
 
-    routed_tokens.parquet      one row a token in reading order: document, position, sentence, token_id, text, word_class,
-                               fine, domain, label; row groups of 16,384, so that a sentence costs one of them
+    routed_tokens.parquet      one row a token in reading order: document, position, sentence, token_id, text, word
+                               class, fine, domain; row groups of 16,384, so that a sentence costs one of them
+    routed_documents.parquet   one row a document in that order, with its metadata
     routes.parquet             one row group a layer, one row a token in the same order: kept, expert_0 .., weight_0 ..
     routes_CONDITION.parquet   the same under a control, for the first so many tokens
 
@@ -12,6 +13,7 @@ Experts are numbered from 0; -1 is a slot that nobody got (the token was dropped
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ TOKEN_SCHEMA = pa.schema(
     ]
 )
 """`document` counts documents as they were read; `position` counts text tokens in the document, `in_window` places in
-the window that the model saw (0 is the document token, which is not kept); `sentence` is -1 where nothing was tagged."""
+the window that the model saw (0 is the document token, which is left out); `sentence` is -1 in untagged text."""
 
 
 def routes_name(condition: str = "real") -> str:
@@ -91,7 +93,7 @@ class Routes:
         return self._matrix(layer, "weight").astype(np.float32)
 
     def kept(self, layer: int) -> Bool[np.ndarray, " n_tokens"]:
-        """Whether the token is an ordinary one: no attention sink of the layer, not among a window's first positions."""
+        """Whether each token is ordinary: no attention sink of the layer, not among a window's first positions."""
         return self._columns(layer, ["kept"])["kept"].to_numpy(zero_copy_only=False)
 
     def _matrix(self, layer: int, what: str) -> np.ndarray:
@@ -128,11 +130,7 @@ class TokenTable:
 
     def codes(self, name: str, n: int | None = None) -> tuple[Int[np.ndarray, " n_tokens"], list[str]]:
         """A column of words as codes, and the words in alphabetical order."""
-        column = self._file.read(columns=[name])[name].slice(0, n).combine_chunks()
-        held = column.dictionary_encode() if not isinstance(column, pa.ChunkedArray) else column.combine_chunks()
-        held = held.combine_chunks() if isinstance(held, pa.ChunkedArray) else held
-        if not isinstance(held, pa.DictionaryArray):
-            held = held.dictionary_encode()
+        held: Any = self._file.read(columns=[name])[name].slice(0, n).combine_chunks().dictionary_encode()
         words = [str(word) for word in held.dictionary.to_pylist()]
         order = np.argsort(np.array(words, dtype=object))
         place = np.empty(len(words), dtype=np.int32)
@@ -223,8 +221,7 @@ def _routes_table(layer: Mapping[str, np.ndarray]) -> pa.Table:
 
 
 def _part(run_folder: Path, name: str, number: int) -> Path:
-    path = run_folder / PARTS / f"{name}-{number:05d}.parquet"
-    return path
+    return run_folder / PARTS / f"{name}-{number:07d}.parquet"
 
 
 def _write_part(run_folder: Path, name: str, number: int, tables: Sequence[pa.Table]) -> None:
@@ -238,3 +235,14 @@ def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table.cast(schema).combine_chunks(), row_group_size=max(table.num_rows, 1))
+
+
+def save_by_layer(path: Path, frames: Iterable[DataFrame]) -> None:
+    """Write frames of one layer each as one file, a row group a frame; nothing is written where there are none."""
+    parts = iter(frames)
+    first = next(parts, None)
+    if first is None:
+        return
+    schema = pa.Schema.from_pandas(first, preserve_index=False)
+    rest = (pa.Table.from_pandas(frame, schema=schema, preserve_index=False) for frame in parts)
+    _write(path, chain([pa.Table.from_pandas(first, schema=schema, preserve_index=False)], rest), schema)

@@ -120,7 +120,7 @@ class RandomDirections(Sums):
     What such a router shows is the geometry of the input, not what routing has learned.
     """
 
-    sites = ("ffn_input", "expert_index", "expert_weight")
+    sites = ("router_input", "expert_index")
 
     def __init__(self, model: LanguageModel, seed: int = 0):
         width, d = max(model.n_experts, 1), model.d_model
@@ -140,7 +140,7 @@ class RandomDirections(Sums):
         """Find the offsets of a layer when it is first seen."""
         if "expert_index" not in seen.sites or self.arrays["ready"][seen.layer]:
             return
-        x, directions = seen.sites["ffn_input"].float().cpu(), self.directions[seen.layer]
+        x, directions = seen.sites["router_input"].float().cpu(), self.directions[seen.layer]
         used = (seen.group == KEPT).cpu()
         mean = x[used].mean(dim=0)
         raw = (x[used] - mean) @ directions
@@ -161,7 +161,7 @@ class RandomDirections(Sums):
         directions = self.directions[seen.layer]
         width, k = directions.shape[1], seen.sites["expert_index"].shape[1]
         mean, scale, offset = (torch.from_numpy(self.arrays[n][seen.layer]) for n in ("mean", "scale", "offset"))
-        scores = (seen.sites["ffn_input"].float().cpu() - mean) @ directions / scale[:width] + offset[:width]
+        scores = (seen.sites["router_input"].float().cpu() - mean) @ directions / scale[:width] + offset[:width]
         top = scores.topk(k, dim=1)
         return top.indices, top.values.softmax(dim=1)
 

@@ -24,14 +24,14 @@ COLUMNS = ["layer", "measure", "value", "low", "high", "chance", "chance_low", "
 class RoutingCounts(Sums):
     """Choices of each expert, alone and in pairs, by block of documents; ordinary tokens only.
 
-    `sites` holds `router_logits` only where the model says where they are.
+    `sites` holds `router_probabilities` only where the model says where its router is.
     """
 
     def __init__(self, model: LanguageModel):
         self.widths = [block.n_experts for block in model.blocks]
         self.ks = [block.k for block in model.blocks]
-        offered = _offers(model, "router_logits")
-        self.sites = ("expert_index", "expert_weight", *(("router_logits",) if offered else ()))
+        offered = _offers(model, "router_probabilities")
+        self.sites = ("expert_index", "expert_weight", *(("router_probabilities",) if offered else ()))
         layers, width = model.n_layers, max(*self.widths, 1)
         super().__init__(
             chosen=np.zeros((layers, N_BLOCKS, width), dtype=np.int64),
@@ -62,8 +62,8 @@ class RoutingCounts(Sums):
         follows = torch.diff(seen.tokens.position[kept]) == 1
         self._add("repeats", seen.layer, (hot[1:] * hot[:-1]).sum(dim=1)[follows], block[1:][follows])
         self._add("consecutive", seen.layer, torch.ones(int(follows.sum())), block[1:][follows])
-        if "router_logits" in seen.sites:
-            probability = seen.sites["router_logits"].cpu()[kept].double().softmax(dim=1)
+        if "router_probabilities" in seen.sites:
+            probability = seen.sites["router_probabilities"].cpu()[kept].double()
             self._add("probability", seen.layer, probability, block)
             self._add("entropy", seen.layer, torch.special.entr(probability).sum(dim=1), block)
 

@@ -65,18 +65,18 @@ def test_uniform_loads_are_those_of_a_uniform_router() -> None:
 class Watch:
     """Keeps every choice, with what tells which tokens follow one another."""
 
-    sites = ("expert_index", "expert_weight", "router_logits")
+    sites = ("expert_index", "expert_weight", "router_probabilities")
 
     def __init__(self, *halves: RoutingCounts) -> None:
         self.halves, self.calls = halves, 0
         self.index: dict[int, list[torch.Tensor]] = {}
         self.weight: dict[int, list[torch.Tensor]] = {}
-        self.logits: dict[int, list[torch.Tensor]] = {}
+        self.chances: dict[int, list[torch.Tensor]] = {}
         self.position: dict[int, list[torch.Tensor]] = {}
 
     def update(self, seen: Observation) -> None:
         kept = seen.group == 0
-        for name, site in (("index", "expert_index"), ("weight", "expert_weight"), ("logits", "router_logits")):
+        for name, site in (("index", "expert_index"), ("weight", "expert_weight"), ("chances", "router_probabilities")):
             getattr(self, name).setdefault(seen.layer, []).append(seen.sites[site][kept])
         self.position.setdefault(seen.layer, []).append(seen.tokens.position[kept])
         if self.halves:
@@ -103,7 +103,7 @@ def test_counts_agree_with_all_choices_gathered(routed: LanguageModel, corpus: C
         of_layer = tables.load[tables.load["layer"] == layer]
         np.testing.assert_allclose(of_layer["weight_share"], (weight / weight.sum()).numpy(), rtol=1e-5)
         assert of_layer["slots"].sum() == len(index) * K and of_layer["share"].sum() == pytest.approx(1)
-        chance = torch.cat(watch.logits[layer]).double().softmax(dim=1)
+        chance = torch.cat(watch.chances[layer]).double()
         assert found["value"]["router_entropy"] == pytest.approx(float(torch.special.entr(chance).sum(1).mean()))
         mean = chance.mean(dim=0).numpy()
         assert found["value"]["balance_loss"] == pytest.approx(E * (slots / slots.sum() * mean).sum())

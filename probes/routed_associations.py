@@ -1,0 +1,92 @@
+"""The association of routing with every way to label, in every layer, under every condition."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas import DataFrame
+
+from data.progress import Progress, silent
+from data.tables import Tables
+from probes import specialization
+from probes.information import mutual_information
+from probes.routed_labels import RoutedText, used
+from probes.specialization import Association
+
+
+def measure(
+    text: RoutedText,
+    conditions: Sequence[str],
+    kinds: Sequence[str],
+    *,
+    n_tokens: int,
+    n_permutations: int = 100,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Tables:
+    """`specialization` and `cells` (see `probes.routing`) on the first `n_tokens` labelled tokens of each layer."""
+    rows: list[dict[str, Any]] = []
+    cells: list[DataFrame] = []
+    steps = [(condition, kind) for condition in conditions for kind in kinds]
+    for step, (condition, kind) in enumerate(steps):
+        routes, labelled = text.routes(condition), text.labels(kind)
+        for place, layer in enumerate(routes.layers):
+            progress(step + place / len(routes.layers), len(steps), f"{kind} ({condition}), layer {layer}")
+            held = used(routes, layer, labelled.code, n_tokens)
+            names = np.array(labelled.words, dtype=object)[labelled.code[held.rows]]
+            found = specialization.association(
+                held.experts,
+                names,
+                text.token_id[held.rows],
+                text.document[held.rows],
+                seed,
+                tokens=held.tokens,
+                n_permutations=n_permutations,
+                n_experts=routes.n_experts(layer),
+            )
+            about = {"condition": condition, "layer": layer, "labels": kind}
+            rows.append(about | row(found))
+            cells.append(found.cells.assign(**about))
+    tokens = [identity(text, condition, n_tokens) for condition in conditions]
+    progress(1, 1, "specialization")
+    together = pd.concat([DataFrame(rows), *tokens], ignore_index=True)
+    return Tables(specialization=together, cells=pd.concat(cells, ignore_index=True) if cells else DataFrame())
+
+
+def row(found: Association) -> dict[str, Any]:
+    """One association as one row."""
+    columns: dict[str, Any] = {"mi": found.mi, "low": found.low, "high": found.high, "nmi": found.nmi}
+    for name, null in (("label", found.null_label), ("type", found.null_type), ("within", found.within_type)):
+        columns |= {f"null_{name}": null.mean, f"sd_{name}": null.sd, f"z_{name}": null.z, f"p_{name}": null.p}
+    columns |= {"within": found.within_type.value, "expected_label": found.expected_label}
+    return columns | {
+        "untestable": found.untestable,
+        "n": found.n,
+        "n_tokens": found.n_tokens,
+        "n_types": found.n_types,
+    }
+
+
+def identity(text: RoutedText, condition: str, n_tokens: int) -> DataFrame:
+    """I(expert; token) in each layer: what there is to know of the experts from the token alone, labels `token`.
+
+    Only the closed form of the label null stands beside it: sum_e (1 - r_e) (V - 1) / 2N for V token types.
+    """
+    routes = text.routes(condition)
+    types, code = np.unique(text.token_id, return_inverse=True)
+    rows = []
+    for layer in routes.layers:
+        held = used(routes, layer, code, n_tokens)
+        experts = held.experts if held.tokens is None else held.experts[:, None]
+        width = routes.n_experts(layer)
+        cell = experts.astype(np.int64) * len(types) + code[held.rows][:, None]
+        counts = np.bincount(cell.ravel(), minlength=width * len(types)).reshape(width, -1)
+        counts = counts[:, counts.any(axis=0)]
+        n, n_held = int(counts.sum()), len(np.unique(held.rows))
+        rate = counts.sum(axis=1) / n_held
+        expected = float((1 - rate[rate > 0]).sum() * (counts.shape[1] - 1) / (2 * n))
+        rows.append(
+            (condition, layer, "token", float(mutual_information(counts)), expected, n, n_held, counts.shape[1])
+        )
+    return DataFrame(rows, columns="condition layer labels mi expected_label n n_tokens n_types".split())
