@@ -1,11 +1,10 @@
 """Every pair of columns compared once: the largest |cosines| of each, exactly, in memory that grows with F alone.
 
-The upper triangle of V^T V is computed tile by tile.  Each tile serves both its rows and its columns; an entry is
-looked at closely only if it beats the smallest of the k largest found so far for its row (or column), which after the
-first strip of tiles almost none does.
+The upper triangle of V^T V is computed tile by tile.  Each tile serves both its rows and its columns, and is forgotten.
 """
 
-from typing import NamedTuple
+import time
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,21 +14,23 @@ from torch import Tensor
 from data.progress import Progress, silent
 from data.runs import Run
 from probes.columns import Columns
+from probes.heaps import Heaps
+from probes.scan_device import Sorted
 
-STRIP, TILE = 1024, 2048
+STRIP, TILE = 512, 2048
 """Rows and columns of a tile: small enough for the last-level cache, large enough for the matrix product."""
 
-GROUP = 8
-"""Entries whose maximum stands for them while a line's first bar is found."""
-
-SPARE = 24
-"""Entries a column collects before they are sorted into its k largest."""
+WIDE_STRIP = 2048
+"""Rows of a tile where columns are read and scaled anew for each, so that there are few such readings."""
 
 KEPT = 2**27
 """Bytes up to which the unit columns are kept; beyond, each tile scales its own."""
 
+EVERY = 20.0
+"""Seconds of work that a killed scan may lose."""
+
 CHECKPOINT = "coherence-scan"
-"""Name of the file in a run folder that holds a scan under way."""
+"""Name of the file in a run folder that holds a scan under way; a fingerprint of the dictionary follows."""
 
 
 class Nearest(NamedTuple):
@@ -40,6 +41,23 @@ class Nearest(NamedTuple):
     negative: Bool[Tensor, "n_features k"]
 
 
+@runtime_checkable
+class Book(Protocol):
+    """What keeps the k largest entries of each column: `Heaps` on a CPU, `Sorted` on an accelerator."""
+
+    def offer(self, signed: Tensor, top: int, left: int) -> None:
+        """Take what matters of a tile whose entry (i, j) is the cosine of columns `top + i` and `left + j`, j > i."""
+        ...
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """The k largest of each column so far, in no order, and whose they are (~j for a negative cosine)."""
+        ...
+
+    def restore(self, values: Tensor, others: Tensor) -> None:
+        """Go on from a `state`."""
+        ...
+
+
 def nearest(
     columns: Columns,
     k: int,
@@ -47,24 +65,28 @@ def nearest(
     dtype: torch.dtype = torch.float32,
     progress: Progress = silent,
     checkpoint: Run | None = None,
-    strip: int = STRIP,
+    strip: int | None = None,
     tile: int = TILE,
+    compiled: bool = True,
 ) -> Nearest:
     """The k columns of largest |<v_i, v_j>|, j != i, for every i; k <= F - 1.
 
     Cost: F^2 d multiply-adds (half of the full product) and 8 k bytes a column.  `progress` is told the number of
-    pairs done, and may raise `Cancelled`; with `checkpoint` the state is kept after every strip, and a later call on
-    the same dictionary and k goes on from there (ValueError if the file belongs to another dictionary).
+    pairs done, and may raise `Cancelled`; with `checkpoint` the state is kept every `EVERY` seconds in a file of the
+    run named after the dictionary's fingerprint, and a later call on the same dictionary and k goes on from there.
+    `compiled=False` keeps the books in torch operations, which dictionaries on an accelerator do in any case.
     """
-    n = columns.n_features
+    n, device = columns.n_features, columns.device
     if not 1 <= k < n:
         raise ValueError(f"k={k} neighbours need at least k+1={k + 1} columns; the dictionary has {n}")
-    best = _Best(n, k, dtype, columns.device)
-    key = _key(columns, k, dtype, strip) if checkpoint else None
-    start = _resume(checkpoint, key, best) if checkpoint and key is not None else 0
-    if n * columns.d_model * torch.finfo(dtype).bits // 8 <= KEPT:
+    book: Book = Heaps(n, k, dtype) if compiled and device.type == "cpu" else Sorted(n, k, dtype, device)
+    held = _Checkpoint(checkpoint, columns, k, dtype) if checkpoint else None
+    start = held.resume(book) if held else 0
+    keeps = n * columns.d_model * torch.finfo(dtype).bits // 8 <= KEPT
+    if keeps:
         columns = columns.keep(dtype)
-    room = torch.empty(0 if columns.is_complex else 2, strip * tile, dtype=dtype, device=columns.device)
+    strip = strip or (STRIP if keeps else WIDE_STRIP)
+    room = torch.empty(0 if columns.is_complex else min(strip, n) * min(tile, n), dtype=dtype, device=device)
     total = n * (n - 1) / 2
     for top in range(start, n, strip):
         bottom = min(top + strip, n)
@@ -74,195 +96,49 @@ def nearest(
             progress(_pairs(top, n) + (bottom - top) * (left - top), total, "pairs of columns")
             others = columns.block(left, right, dtype)
             if columns.is_complex:
-                signed = cosines = torch.mm(rows, others).abs()
+                book.offer(torch.mm(rows, others).abs(), top, left)
             else:
-                signed, cosines = room[:, : len(rows) * others.shape[1]].view(2, len(rows), others.shape[1])
-                torch.abs(torch.mm(rows, others, out=signed), out=cosines)
-            if left < bottom:  # a column is not its own neighbour, and a pair on the diagonal tile is seen once a side
-                _forget_lower(cosines, top, left, bottom)
-            best.offer(cosines, signed, top, left)
-        if checkpoint and key is not None:
-            best.settle_all()
-            _keep(checkpoint, key, best, bottom)
+                out = room[: len(rows) * others.shape[1]].view(len(rows), others.shape[1])
+                book.offer(torch.mm(rows, others, out=out), top, left)
+        if held:
+            held.keep(book, bottom)
     progress(total, total, "pairs of columns")
-    best.settle_all()
-    values, order = best.values[:, :k].sort(dim=1, descending=True)
-    others = best.others[:, :k].gather(1, order)
-    return Nearest(values, torch.where(others < 0, ~others, others), others < 0)
+    found, whose = book.state()
+    values, order = found.sort(dim=1, descending=True)
+    whose = whose.gather(1, order)
+    return Nearest(values, torch.where(whose < 0, ~whose, whose), whose < 0)
 
 
-class _Best:
-    """The k largest entries offered so far for each column, and up to `SPARE` more that wait to be sorted in."""
+class _Checkpoint:
+    """The scan of one dictionary under way, in a file of its own."""
 
-    def __init__(self, n: int, k: int, dtype: torch.dtype, device: torch.device):
-        self.k = k
-        self.values = torch.full((n, k + SPARE), -1, dtype=dtype, device=device)
-        self.others = torch.full((n, k + SPARE), -1, dtype=torch.int32, device=device)
-        self.filled = torch.full((n,), k, dtype=torch.int32, device=device)
-        self.bar = torch.full((n,), -1, dtype=dtype, device=device)
-        """What an entry must exceed to matter: the k-th largest at the last sorting."""
+    def __init__(self, run: Run, columns: Columns, k: int, dtype: torch.dtype):
+        self.run = run
+        self.name = f"{CHECKPOINT}-{columns.fingerprint()}-{k}-{torch.finfo(dtype).bits}"
+        self.at = time.monotonic()
 
-    def offer(self, tile: Tensor, signed: Tensor, top: int, left: int) -> None:
-        """Take what matters of `tile`, whose entry (i, j) is the |cosine| of columns `top + i` and `left + j`."""
-        rows, columns = slice(top, top + len(tile)), slice(left, left + tile.shape[1])
-        hits = _beating(tile, self.bar[rows], self.bar[columns])
-        if hits is None:  # no bar yet, or one that means little: raise it from the tile itself
-            for side, where in ((1, rows), (0, columns)):
-                if tile.shape[side] >= GROUP * self.k:
-                    self.bar[where] = torch.maximum(self.bar[where], _kth_of_groups(tile, self.k, side))
-            hits = _beating(tile, self.bar[rows], self.bar[columns])
-        if hits is None:
-            self._sort_in(tile, signed, top, left)
+    def resume(self, book: Book) -> int:
+        """The first column whose strip is still to be done."""
+        if self.name not in self.run.tensor_names():
+            return 0
+        state = self.run.tensors(self.name)
+        book.restore(torch.from_numpy(state["values"]), torch.from_numpy(state["others"]))
+        return int(state["done"][0])
+
+    def keep(self, book: Book, done: int) -> None:
+        """Write the state if the last one is old."""
+        if time.monotonic() - self.at < EVERY:
             return
-        values = tile.view(-1).index_select(0, hits)
-        negative = signed.view(-1).index_select(0, hits) < 0
-        i, j = _row_and_column(hits, tile.shape[1])
-        for own, base, their, shift in ((i, top, j, left), (j, left, i, top)):
-            keep = _true(values > self.bar[base:].index_select(0, own))
-            own, order = own.index_select(0, keep).sort()
-            keep = keep.index_select(0, order)
-            other = _signed(their.index_select(0, keep) + shift, negative.index_select(0, keep))
-            self._take(own + base, other, values.index_select(0, keep))
-
-    def settle(self, where: Int[Tensor, " n"]) -> None:
-        """Put the k largest of these columns first, and make room behind them."""
-        top, at = self.values.index_select(0, where).topk(self.k, dim=1, sorted=False)
-        others = self.others.index_select(0, where).gather(1, at)
-        self.values[:, : self.k].index_copy_(0, where, top)
-        self.others[:, : self.k].index_copy_(0, where, others)
-        self.values[:, self.k :].index_fill_(0, where, -1)
-        self.filled.index_fill_(0, where, self.k)
-        self.bar.index_copy_(0, where, torch.maximum(top.amin(1), self.bar.index_select(0, where)))
-
-    def settle_all(self) -> None:
-        """Sort what waits anywhere, so that the first k entries of each column are its k largest."""
-        for part in torch.arange(len(self.bar), device=self.bar.device).split(4096):
-            self.settle(part)
-
-    def _take(self, place: Tensor, others: Tensor, values: Tensor) -> None:
-        """Append entries, sorted by the column `place` they are for; settle where the room is used up."""
-        if not len(place):
-            return
-        who, line, counts = torch.unique_consecutive(place, return_inverse=True, return_counts=True)
-        most = int(counts.max())
-        self.settle(who[self.filled.index_select(0, who) + counts > self.k + SPARE])
-        rank = torch.arange(len(place), device=place.device) - (counts.cumsum(0) - counts).index_select(0, line)
-        for begin in range(0, most, SPARE):
-            if begin:  # more than SPARE at once for one column: a portion at a time
-                self.settle(who[counts > begin])
-            part = None if most <= SPARE else ((rank >= begin) & (rank < begin + SPARE)).nonzero().view(-1)
-            to, their, given, r = (x if part is None else x[part] for x in (place, others, values, rank))
-            at = to * (self.k + SPARE) + self.filled.index_select(0, to) + (r - begin)
-            self.values.view(-1).index_copy_(0, at, given)
-            self.others.view(-1).index_copy_(0, at, their.int())
-            self.filled.index_add_(0, who, (counts - begin).clamp_(0, SPARE).int())
-
-    def _sort_in(self, tile: Tensor, signed: Tensor, top: int, left: int) -> None:
-        """The slow way, for tiles where nearly every entry matters (all cosines equal, say)."""
-        for size, sign, base, other in ((tile, signed, top, left), (tile.t(), signed.t(), left, top)):
-            for first in range(0, len(size), 256):
-                part = size[first : first + 256].contiguous()
-                values, at = part.topk(min(self.k, part.shape[1]), dim=1)
-                others = _signed(at + other, sign[first : first + 256].gather(1, at) < 0)
-                where = torch.arange(base + first, base + first + len(part), device=tile.device)
-                self._take(where.repeat_interleave(at.shape[1]), others.reshape(-1), values.reshape(-1))
+        values, others = (part.cpu().numpy() for part in book.state())
+        self.run.save_tensors(self.name, {"done": np.array([done]), "values": values, "others": others})
+        self.at = time.monotonic()
 
 
-def _signed(index: Tensor, negative: Tensor) -> Tensor:
-    """Keep the sign of a cosine with the column it belongs to: i or -i - 1."""
-    return torch.where(negative, ~index, index)
-
-
-def _kth_of_groups(tile: Tensor, k: int, dim: int) -> Tensor:
-    """Just below the k-th largest of the maxima of groups of entries: at least k entries of the line beat it."""
-    size = tile.shape[dim] // GROUP * GROUP
-    if dim == 1:
-        maxima = tile[:, :size].unflatten(1, (-1, GROUP)).amax(2)
-    else:
-        maxima = tile[:size].unflatten(0, (-1, GROUP)).amax(1).t().contiguous()
-    kth = maxima.topk(k, dim=1, sorted=False).values.amin(1)
-    return torch.nextafter(kth, torch.full_like(kth, -2))
-
-
-def _beating(tile: Tensor, row_bar: Tensor, column_bar: Tensor) -> Int[Tensor, " hits"] | None:
-    """Flat positions where an entry beats the bar of its row or of its column; None when most do.
-
-    Eight rows at a time are held against the lowest of their bars: one pass over the tile serves both sides.
-    """
-    height, width = tile.shape
-    flat = tile.view(-1)
-    whole = height // GROUP * GROUP
-    found = []
-    if whole:
-        groups = tile[:whole].unflatten(0, (-1, GROUP)).amax(1)
-        lowest = torch.minimum(row_bar[:whole].view(-1, GROUP).amin(1)[:, None], column_bar)
-        over = torch.gt(groups, lowest).view(-1)
-        if int(over.sum()) * 4 > max(groups.numel(), 64):  # bars of unlike height stand together: look at each entry
-            over = torch.gt(tile, torch.minimum(row_bar[:, None], column_bar)).view(-1)
-            return _true(over) if int(over.sum()) * 4 <= max(tile.numel(), 64) else None
-        group = _true(over)
-        corner = group + _row_and_column(group, width)[0] * ((GROUP - 1) * width)
-        at = (corner[:, None] + width * torch.arange(GROUP, device=tile.device)).view(-1)
-        bar = lowest.view(-1).index_select(0, group)
-        inside = torch.gt(flat.index_select(0, at).view(-1, GROUP), bar[:, None]).view(-1)
-        found.append(at.index_select(0, _true(inside)))
-    if whole < height:
-        over = tile[whole:] > torch.minimum(row_bar[whole:, None], column_bar)
-        found.append(_true(over.view(-1)) + whole * width)
-    return torch.cat(found)
-
-
-def _true(mask: Tensor) -> Tensor:
-    """Positions of the flags that are set, in order.
-
-    Eight flags are read as one number: nearly all are zero, and finding the others this way is several times faster.
-    """
-    if len(mask) % 8:
-        return mask.nonzero().view(-1)
-    words = mask.view(torch.int64).nonzero().view(-1)
-    inside = mask.view(-1, 8).index_select(0, words).view(-1).nonzero().view(-1)
-    return (words.index_select(0, inside >> 3) << 3) + (inside & 7)
-
-
-def _row_and_column(flat: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    if width & (width - 1) == 0:  # shifting is ten times faster than dividing
-        row = flat >> (width.bit_length() - 1)
-        return row, flat & (width - 1)
-    row = flat.div(width, rounding_mode="floor")
-    return row, flat - row * width
-
-
-def _forget_lower(tile: Tensor, top: int, left: int, bottom: int) -> None:
-    """Put -1 on the diagonal and below it, where the pair was or will be seen from its other side."""
-    within = tile[:, : max(0, bottom - left)]
-    row = torch.arange(top, bottom, device=tile.device)[:, None]
-    column = torch.arange(left, left + within.shape[1], device=tile.device)
-    within.masked_fill_(column <= row, -1)
+def forget(run: Run) -> None:
+    """Remove from a run the scans under way, once what they were for is written."""
+    for file in run.path.glob(f"*{CHECKPOINT}-*"):  # the hidden seals as well
+        file.unlink(missing_ok=True)
 
 
 def _pairs(top: int, n: int) -> float:
     return n * (n - 1) / 2 - (n - top) * (n - top - 1) / 2
-
-
-def _key(columns: Columns, k: int, dtype: torch.dtype, strip: int) -> np.ndarray:
-    shape = [columns.d_model, columns.n_features, k, strip, torch.finfo(dtype).bits]
-    return np.concatenate([np.array(shape, dtype=np.float64), columns.fingerprint().numpy()])
-
-
-def _resume(checkpoint: Run, key: np.ndarray, best: _Best) -> int:
-    if not (checkpoint.path / f"{CHECKPOINT}.safetensors").exists():
-        return 0
-    state = checkpoint.tensors(CHECKPOINT)
-    if state["key"].shape != key.shape or not np.allclose(state["key"], key, rtol=1e-9):
-        raise ValueError(
-            f"the unfinished scan in run '{checkpoint.name}' belongs to another dictionary; use another run"
-        )
-    best.values.copy_(torch.from_numpy(state["values"]))
-    best.others.copy_(torch.from_numpy(state["others"]))
-    best.settle_all()
-    return int(state["done"][0])
-
-
-def _keep(checkpoint: Run, key: np.ndarray, best: _Best, done: int) -> None:
-    state = {"key": key, "done": np.array([done]), "values": best.values.cpu().numpy()}
-    checkpoint.save_tensors(CHECKPOINT, state | {"others": best.others.cpu().numpy()})

@@ -1,6 +1,7 @@
 """Coherence against closed forms, against the whole Gram matrix, and under cancel and resume."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.sparse import csr_array
 
 from data.progress import Cancelled
 from data.runs import create
-from probes import bounds, coherence, frames
+from probes import bounds, coherence, frames, scan
 from probes.columns import Columns
 from probes.scan import nearest
 
@@ -86,7 +87,8 @@ def test_agrees_with_the_whole_gram_matrix(d, n, dtype) -> None:
 
 @pytest.mark.parametrize(("strip", "tile"), [(64, 64), (64, 256), (100, 37), (1024, 2048)])
 @pytest.mark.parametrize("kind", ["random", "shared direction", "ascending", "equal", "duplicates"])
-def test_tiles_of_any_size_find_the_same_neighbours(strip, tile, kind) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_tiles_of_any_size_find_the_same_neighbours(strip, tile, kind, compiled) -> None:
     g = torch.Generator().manual_seed(0)
     V = torch.randn(12, 530, generator=g, dtype=torch.float64)
     if kind == "shared direction":
@@ -97,10 +99,13 @@ def test_tiles_of_any_size_find_the_same_neighbours(strip, tile, kind) -> None:
         V = frames.simplex(529)
     if kind == "duplicates":
         V[:, 200:400] = V[:, :1]
-    found = nearest(Columns(V), 32, dtype=torch.float64, strip=strip, tile=tile)
+    found = nearest(Columns(V), 32, dtype=torch.float64, strip=strip, tile=tile, compiled=compiled)
     slow = gram(V)
     assert torch.allclose(found.values, slow.topk(32, dim=1).values, atol=1e-9)
     assert torch.allclose(slow.gather(1, found.others.long()), found.values, atol=1e-9)
+    unit = V / torch.linalg.vector_norm(V, dim=0)
+    cosines = (unit.T @ unit).gather(1, found.others.long())
+    assert (found.negative == (cosines < 0))[found.values > 1e-6].all()
     for row in found.others:
         assert len(row.unique()) == 32
 
@@ -225,26 +230,41 @@ def test_memory_mapped_input_gives_the_same_report(tmp_path: Path) -> None:
     assert (first.babel == second.babel).all()
 
 
-def test_a_stopped_scan_goes_on_where_it_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_stopped_scan_goes_on_where_it_stopped(tmp_path: Path, monkeypatch, centred, compiled) -> None:
+    monkeypatch.setattr(scan, "EVERY", 0.0)
+    monkeypatch.setattr(coherence, "nearest", partial(scan.nearest, compiled=compiled))
     V = torch.randn(16, 3500, generator=torch.Generator().manual_seed(0))
     run = create("scan", {"of": "V"}, kind="probe.coherence", root_folder=tmp_path)
-    done: list[float] = []
 
     def stop(at: float, total: float, note: str = "") -> None:
-        done.append(at / total)
         if at > 0.6 * total:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        coherence.measure(V, progress=stop, checkpoint=run)
+        coherence.measure(V, centred=centred, progress=stop, checkpoint=run)
     seen: list[float] = []
-    report = coherence.measure(V, progress=lambda a, b, note="": seen.append(a / b), checkpoint=run)
+    report = coherence.measure(V, centred=centred, progress=lambda a, b, note="": seen.append(a / b), checkpoint=run)
     assert seen[0] > 0.4 and seen[-1] == 1
-    whole = coherence.measure(V)
+    whole = coherence.measure(V, centred=centred)
     assert report.mu == whole.mu and np.array_equal(report.babel, whole.babel)
     assert report.neighbours["cosine"].equals(whole.neighbours["cosine"])
-    with pytest.raises(ValueError, match="another dictionary"):
-        coherence.measure(V + 1, checkpoint=run)
+    assert list(report.neighbours["neighbour"]) == list(whole.neighbours["neighbour"])
+
+
+def test_two_dictionaries_share_a_run_and_no_scan(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(scan, "EVERY", 0.0)
+    V = torch.randn(16, 600, generator=torch.Generator().manual_seed(0))
+    W = V.clone()
+    W[3, 77] += 0.01
+    run = create("scan", {"of": "V"}, kind="probe.coherence", root_folder=tmp_path)
+    for matrix in (V, W):
+        assert coherence.measure(matrix, checkpoint=run).mu == coherence.measure(matrix).mu
+        assert coherence.measure(matrix, centred=True, checkpoint=run).mu == coherence.measure(matrix, centred=True).mu
+    assert len(run.tensor_names()) == 4
+    scan.forget(run)
+    assert not list(run.path.glob("*scan*")) and not list(run.path.glob(".*scan*"))
 
 
 def test_a_random_dictionary_has_the_expected_coherence() -> None:
