@@ -1,9 +1,12 @@
 """Coherence and recovery of dictionaries as one piece of work that fills a run folder."""
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from data.config import Config, Probability
 from data.progress import Progress
@@ -27,12 +30,25 @@ class CoherenceConfig(Config):
     """Greatest over least magnitude of the active features."""
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Expected length of the noise, in units of the least magnitude."""
+    supports: str | None = None
+    """FILE[#KEY] with supports seen in use, one row a sample: codes over the features, or indices (-1: none); None for
+    uniform ones."""
+    support: tuple[NonNegativeInt, ...] = ()
+    """One set of features whose exact recovery condition is wanted."""
     neighbours: Annotated[int, Field(ge=1, le=32)] = 5
     """Nearest others listed for each feature."""
     control: bool = True
     """Measure a random dictionary of the same size beside each."""
     seed: NonNegativeInt = 0
     """Planted codes and the random control."""
+
+    @field_validator("dictionaries")
+    @classmethod
+    def _once(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        twice = next((text for text in texts if texts.count(text) > 1), None)
+        if twice is not None:
+            raise ValueError(f"'{twice}' is named twice; name each dictionary once")
+        return texts
 
 
 class SeparabilityConfig(Config):
@@ -90,20 +106,31 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
 def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:
     """Tables `coherence, coherence_nearest, coherence_babel, coherence_neighbours, coherence_clusters, recovery,
     recovery_bars`, each with the columns `dictionary` and `condition` (real, centred, random).
+
+    They are written after every dictionary and every control, `coherence` last: what it lists is not measured again,
+    and a scan that was cut short goes on.
     """
     from pandas import concat
 
+    from probes import scan
     from probes.dictionaries import open_dictionary
 
-    held: dict[str, list[Any]] = {}
-    steps = len(config.dictionaries) * (1 + config.control)
+    names = distinct(config.dictionaries)
+    held, done = _finished(run)
+    conditions = ("real", "random") if config.control else ("real",)
     models: dict[str, Any] = {}
-    for number, text in enumerate(config.dictionaries):
-        first = number * (1 + config.control)
+    steps = len(names) * len(conditions)
+    for number, (text, name) in enumerate(names.items()):
+        first = number * len(conditions)
+        if all((name, condition) in done for condition in conditions):
+            continue
         progress(first, steps, f"opening {text}")
         _open_model(text, models, progress=lambda *_: None)
         named = open_dictionary(text, transpose=config.transpose, seed=config.seed, models=models)
-        for offset, condition in enumerate(("real", "random") if config.control else ("real",)):
+        named = replace(named, name=name)
+        for offset, condition in enumerate(conditions):
+            if (name, condition) in done:
+                continue
 
             def tell(
                 done: float,
@@ -114,13 +141,38 @@ def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:
             ) -> None:
                 progress(at + done / max(total, 1), steps, f"{what}: {note}")
 
-            for name, frame in _one(named, condition, config, tell).items():
-                held.setdefault(name, []).append(frame)
-        run.save_tables({name: concat(frames, ignore_index=True) for name, frames in held.items()})
+            for table, frame in _one(named, condition, config, run, tell).items():
+                held.setdefault(table, []).append(frame)
+            whole = {table: concat(frames, ignore_index=True) for table, frames in held.items()}
+            run.save_tables({table: whole[table] for table in sorted(whole, key=lambda table: table == "coherence")})
+            scan.forget(run)
     progress(steps, steps, "coherence and recovery")
 
 
-def _one(named: Any, condition: str, config: CoherenceConfig, tell: Progress) -> dict[str, Any]:
+def distinct(texts: Sequence[str]) -> dict[str, str]:
+    """What tables call each dictionary: a file or folder by its last name, unless another one has the same."""
+    short = {}
+    for text in texts:
+        place, mark, part = text.partition("#")
+        short[text] = f"{Path(place).name}{mark}{part}" if Path(place).exists() else text
+    return {text: name if list(short.values()).count(name) == 1 else text for text, name in short.items()}
+
+
+def _finished(run: Run) -> tuple[dict[str, list[Any]], set[tuple[str, str]]]:
+    """Frames of the dictionaries and conditions that `coherence` lists, and which those are."""
+    if "coherence" not in run.table_names():
+        return {}, set()
+    rows = run.table("coherence")
+    done = {(str(name), str(condition)) for name, condition in zip(rows["dictionary"], rows["condition"], strict=True)}
+    held = {}
+    for table in run.table_names():
+        frame = run.table(table)
+        pairs = zip(frame["dictionary"], frame["condition"], strict=True)
+        held[table] = [frame[[(name, "real" if c == "centred" else c) in done for name, c in pairs]]]
+    return held, done
+
+
+def _one(named: Any, condition: str, config: CoherenceConfig, run: Run, tell: Progress) -> dict[str, Any]:
     """All tables of one dictionary, or of the random one of its size."""
     import numpy as np
     from pandas import DataFrame, concat
@@ -132,11 +184,16 @@ def _one(named: Any, condition: str, config: CoherenceConfig, tell: Progress) ->
     real = condition == "real"
     matrix = named.matrix if real else random_directions(d, n, seed=config.seed).float()
     label = named.label if real else (lambda i: f"random direction {i}")
-    reports = {condition: coherence.measure(matrix, neighbours=config.neighbours, progress=tell)}
+    settings: dict[str, Any] = {"progress": tell, "checkpoint": run}
+    reports = {
+        condition: coherence.measure(
+            matrix, neighbours=config.neighbours, support=list(config.support) or None, **settings
+        )
+    }
     if real and n > 1:
         # a column equal to the mean has nothing left when centred; then the raw report stands alone
         with contextlib.suppress(ValueError):
-            reports["centred"] = coherence.measure(matrix, centred=True, neighbours=1, progress=tell)
+            reports["centred"] = coherence.measure(matrix, centred=True, neighbours=1, **settings)
     summary, nearest, babel = [], [], []
     for name, r in reports.items():
         pair = [label(i) for i in r.pair] if r.pair else ["", ""]
@@ -146,6 +203,7 @@ def _one(named: Any, condition: str, config: CoherenceConfig, tell: Progress) ->
             "average_coherence": r.average_coherence, "k_guaranteed": r.k_guaranteed, "k_babel": r.k_babel,
             "k_erc": r.k_erc, "k_erc_exact": r.k_erc_exact, "spark": r.spark, "bottleneck": r.bottleneck,
             "near_duplicates": len(r.clusters), "median_nearest": float(np.median(r.nearest)),
+            "erc": float("nan") if r.erc is None else r.erc,
         }  # fmt: skip
         summary.append(row)
         best = r.neighbours[r.neighbours["rank"] == 1] if n > 1 else r.neighbours
@@ -170,6 +228,7 @@ def _one(named: Any, condition: str, config: CoherenceConfig, tell: Progress) ->
         noise=config.noise,
         seed=config.seed,
         progress=tell,
+        **_supports(config, n),
     )
     tables = {
         "coherence": DataFrame(summary),
@@ -187,6 +246,21 @@ def _one(named: Any, condition: str, config: CoherenceConfig, tell: Progress) ->
     for frame in tables.values():
         frame.insert(0, "dictionary", named.name)
     return tables
+
+
+def _supports(config: CoherenceConfig, n_features: int) -> dict[str, Any]:
+    """The supports of the settings' file, as `recovery.largest` takes them, and the most active features they allow."""
+    if config.supports is None:
+        return {}
+    from probes.dictionaries import of_file
+    from probes.planted import SupportSource
+
+    place, _, key = config.supports.partition("#")
+    rows: Any = of_file(place, key or None).matrix
+    if place.endswith(".csv") and rows.shape[1] != n_features and (rows == rows.round()).all():
+        rows = rows.astype(int)  # a .csv does not say that its numbers are whole
+    source = SupportSource(rows, n_features)
+    return {"supports": rows, "k_max": source.most}
 
 
 def _open_model(text: str, models: dict[str, Any], progress: Progress) -> None:

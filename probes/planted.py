@@ -24,6 +24,8 @@ class SupportSource:
     def __init__(self, given: Supports, n_features: int):
         self.n_features = n_features
         self.name = "uniform" if given is None else "given"
+        self.most = n_features
+        """Active features of the largest support that can be drawn."""
         self._lists: list[np.ndarray] | None = None
         if given is None:
             return
@@ -34,6 +36,9 @@ class SupportSource:
             if len(np.unique(chosen)) != len(chosen):
                 raise ValueError(f"support {row} names a feature twice")
         self._lists = lists
+        self.most = max((len(chosen) for chosen in lists), default=0)
+        if not self.most:
+            raise ValueError("the supports given have no active feature at all")
 
     def draw(self, k: int, trials: int, generator: torch.Generator) -> Int[Tensor, "trials k"]:
         """`trials` supports of k features; ValueError if no given sample has that many."""
@@ -49,8 +54,7 @@ class SupportSource:
                 drawn[again] = torch.randint(0, self.n_features, (int(again.sum()), k), generator=generator)
         enough = [chosen[:k] for chosen in self._lists if len(chosen) >= k]
         if not enough:
-            most = max((len(chosen) for chosen in self._lists), default=0)
-            raise ValueError(f"k={k}, but the supports given have at most {most} active features")
+            raise ValueError(f"k={k}, but the supports given have at most {self.most} active features")
         pick = torch.randint(0, len(enough), (trials,), generator=generator).numpy()
         return torch.from_numpy(np.stack(enough)[pick].astype(np.int64))
 

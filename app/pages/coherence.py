@@ -31,8 +31,20 @@ def form() -> None:
         trials = middle.number_input("Trials for each k", 20, 10_000, 100)
         transpose = right.checkbox("The file keeps features as rows")
         key = right.text_input("Array in the file", help="Where a .npz or .safetensors file holds several.")
+        spread = left.number_input("Dynamic range", 1.0, None, 1.0, help="Greatest over least active magnitude.")
+        noise = middle.number_input("Noise", 0.0, None, 0.0, 0.1, help="Its length; the least magnitude is 1.")
+        together = left.file_uploader(
+            "Supports seen in use",
+            ["npy", "npz", "csv"],
+            help="One row a sample: codes over the features (an SAE's latents) or indices of active features. "
+            "Without it, active features are drawn uniformly.",
+        )
+        support = middle.text_input("One support", placeholder="3 17 40", help="For its exact recovery condition.")
         if st.form_submit_button("Measure", type="primary", icon=":material/play_arrow:"):
-            start(text, upload, key, {"methods": tuple(methods), "trials": int(trials), "transpose": transpose})
+            settings = {"methods": tuple(methods), "trials": int(trials), "transpose": transpose}
+            settings |= {"dynamic_range": spread, "noise": noise, "support": tuple(support.replace(",", " ").split())}
+            settings |= {"supports": keep(together)} if together is not None else {}
+            start(text, upload, key, settings)
 
 
 def start(text: str, upload: object, key: str, settings: dict[str, object]) -> None:
@@ -83,6 +95,10 @@ def numbers(rows: DataFrame) -> None:
         f"**{plain(real['first'])}** and **{plain(real['second'])}**. No bound through mu certifies any dictionary of "
         f"many more features than dimensions beyond k = {real['bottleneck']:.1f}."
     )
+    if real.get("erc", float("nan")) == real.get("erc"):
+        said = "every code on it is recovered" if real["erc"] < 1 else "it promises nothing"
+        beside = f" (random dictionary {by['random']['erc']:.3f})" if "random" in by else ""
+        st.markdown(f"Exact recovery condition of the support asked for: **{real['erc']:.3f}**{beside}; {said}.")
 
 
 def _of(words: str, condition: str, by: dict[Any, dict[Any, Any]]) -> str | None:

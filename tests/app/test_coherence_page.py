@@ -1,5 +1,6 @@
 """The coherence page, its figures and its verbs, on a small frame's run."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from app import jobs
-from app.coherence import CoherenceConfig, work
+from app.coherence import CoherenceConfig, distinct, work
 from app.commands.coherence import verbs
 from app.figures import coherence as figures
-from data.progress import silent
+from data.progress import Cancelled, silent
 from data.runs import Run, create
 
 PAGE = Path(__file__).parents[2] / "app" / "pages" / "coherence.py"
@@ -134,3 +135,64 @@ def test_separability_is_measured_and_drawn(tmp_path: Path) -> None:
     ):
         failed = CliRunner().invoke(verbs, ["separability", *wrong, "--out", str(tmp_path / "never")])
         assert failed.exit_code == 2 and words in failed.output and not (tmp_path / "never").exists()
+
+
+def test_a_killed_measurement_ends_with_the_same_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from probes import scan
+
+    monkeypatch.setattr(scan, "EVERY", 0.0)
+    rng = np.random.default_rng(0)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "V.npy", rng.standard_normal((12, 900)))
+    texts = (str(tmp_path / "a" / "V.npy"), str(tmp_path / "b" / "V.npy"), "frame:icosahedron")
+    config = CoherenceConfig(dictionaries=texts, methods=("thresholding",), trials=40)
+    whole = create("whole", config, kind="probe.coherence", root_folder=tmp_path)
+    work(whole, silent)
+    killed = create("killed", config, kind="probe.coherence", root_folder=tmp_path)
+    calls = []
+
+    for last in (3, 40, 75, 110):  # within a scan, after it, in a control, in the last dictionary
+
+        def stop(done: float, total: float, note: str = "", last: int = last) -> None:
+            calls.append(done)
+            if len(calls) >= last:
+                raise Cancelled
+
+        calls.clear()
+        with contextlib.suppress(Cancelled):
+            work(killed, stop)
+    work(killed, silent)
+    assert killed.table_names() == whole.table_names()
+    for name in whole.table_names():
+        pd.testing.assert_frame_equal(killed.table(name), whole.table(name))
+    assert set(whole.table("coherence")["dictionary"]) == set(texts)
+    assert not killed.tensor_names()
+
+
+def test_names_are_short_until_they_clash(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "V.npy", np.eye(2))
+    a, b = str(tmp_path / "a" / "V.npy"), str(tmp_path / "b" / "V.npy")
+    assert list(distinct([a, "frame:icosahedron"]).values()) == ["V.npy", "frame:icosahedron"]
+    assert list(distinct([a, b]).values()) == [a, b]
+    with pytest.raises(ValueError, match="named twice"):
+        CoherenceConfig(dictionaries=(a, a))
+
+
+def test_supports_noise_and_one_support_reach_the_tables(tmp_path: Path) -> None:
+    together = np.array([[0, 1, -1], [2, 3, 4], [5, 6, -1]])
+    np.savetxt(tmp_path / "together.csv", together, delimiter=",", fmt="%d")
+    config = CoherenceConfig(
+        dictionaries=("frame:random:16x40",), methods=("thresholding",), trials=60, noise=0.3,
+        supports=str(tmp_path / "together.csv"), support=(1, 4),
+    )  # fmt: skip
+    run = create("supports", config, kind="probe.coherence", root_folder=tmp_path)
+    work(run, silent)
+    rates = run.table("recovery")
+    assert set(rates["supports"]) == {"given"} and set(rates["noise"]) == {0.3} and rates["k"].max() <= 3
+    from probes import coherence, frames
+
+    real = run.table("coherence").set_index("condition").loc["real", "erc"]
+    assert real == pytest.approx(coherence.exact_recovery(frames.random_directions(16, 40, seed=0), [1, 4]))
