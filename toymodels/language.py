@@ -12,7 +12,7 @@ Sources: Kaplan et al. 2020 and Karpathy's nanochat (next-token training); Li et
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,9 @@ from torch import Tensor, nn
 from data import Config, Progress, silent
 from data.corpus import Corpus, open_corpus
 from data.files import replacing
+from toymodels import balancing
+from toymodels.balancing import Balancing
+from toymodels.language_losses import controls, held_out_loss, next_token_loss
 from toymodels.language_models import END, ROUTED, Family, build, down_projections, save, train_tokenizer
 
 HELD_OUT = 10
@@ -55,6 +58,11 @@ class LanguageConfig(Config):
     """Experts of each mixture; dense families ignore it."""
     k: PositiveInt = 2
     """Experts used for a token; dense families ignore it."""
+    balancing: Balancing = "auxiliary"
+    """What keeps the experts' loads even, see `toymodels.balancing`; where not given, the family's own way (`bias` for
+    deepseek_v3, which alone has one; else `auxiliary`)."""
+    capacity: PositiveFloat = 1.25
+    """Tokens an expert takes of a batch under `capacity` balancing, as a multiple of its even share."""
     vocab_size: PositiveInt = 1_024
     """Tokens of the byte-level BPE that is trained first, on the training documents."""
     corpus: str = "sotu-modern"
@@ -78,6 +86,12 @@ class LanguageConfig(Config):
     seed: NonNegativeInt = 0
     """Weights, batches, and which documents are held out."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _balanced_as_the_family_is(cls, given: Any) -> Any:
+        own = "bias" if given.get("family") == "deepseek_v3" else "auxiliary"
+        return {"balancing": own} | given
+
     @model_validator(mode="after")
     def _fits(self) -> "LanguageConfig":
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
@@ -88,6 +102,8 @@ class LanguageConfig(Config):
             raise ValueError(
                 "keep is a share of 1, for dense families: the neurons of stacked experts cannot be edited"
             )
+        if self.balancing == "bias" and self.family in ROUTED[:-1]:
+            raise ValueError(f"the routers of {self.family} have no bias; choose deepseek_v3 for balancing by bias")
         if self.vocab_size < 300:
             raise ValueError(f"vocab_size={self.vocab_size} cannot hold the 256 bytes and a few merges; choose >= 300")
         return self
@@ -114,23 +130,20 @@ def train(
     model = build(config, tokenizer)
     adam = _optimizer(model, config)
     done = _restore(folder, model, adam)
+    known = controls(text, held, len(tokenizer))
     if done is None:
-        _snapshot(folder, model, tokenizer, adam, config, 0, None, text, held)
+        _snapshot(folder, model, tokenizer, adam, config, 0, {"train_loss": None, "dropped": 0.0, **known}, held)
     losses: list[float] = []
+    dropped: list[float] = []
     for step in range((done or 0) + 1, config.steps + 1):
-        with kept(model, config, step):
-            loss = _loss(model, batch(text, config, step))
-            adam.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for group in adam.param_groups:
-                group["lr"] = config.learning_rate * rate(step, config.steps)
-            adam.step()
-        losses.append(float(loss.detach()))
+        loss, lost = _step(model, adam, batch(text, config, step), config, step)
+        losses.append(loss)
+        dropped += lost
         if step in config.marks:
-            _snapshot(folder, model, tokenizer, adam, config, step, float(np.mean(losses)), text, held)
-            losses = []
-        progress(step, config.steps, f"training: loss {float(loss.detach()):.3f}")
+            since = {"train_loss": float(np.mean(losses)), "dropped": float(np.mean(dropped)) if dropped else 0.0}
+            _snapshot(folder, model, tokenizer, adam, config, step, since | known, held)
+            losses, dropped = [], []
+        progress(step, config.steps, f"training: loss {loss:.3f}")
     return snapshots(folder)
 
 
@@ -139,8 +152,10 @@ def snapshots(folder: Path) -> DataFrame:
 
     Columns: `step, tokens` (seen by then), `folder` (name of the snapshot's folder), `loss` (nats a token on held-out
     text, with only the kept neurons where the training keeps a share then), `loss_all` (with all neurons), `train_loss`
-    (mean since the snapshot before, missing at step 0), `unigram` (held-out loss of token frequencies: the control),
-    `uniform` (ln of the number of tokens), `keep` (share kept at that step), `n_tokens` (held-out tokens measured).
+    (mean since the snapshot before, missing at step 0), the controls `unigram` (held-out loss of token frequencies),
+    `kneser_ney` (of the 5-gram) and `uniform` (ln of the number of tokens), `dropped` (share of choices that found
+    their expert full, mean since the snapshot before), `keep` (share kept at that step), `n_tokens` (held-out tokens
+    measured).
     """
     path = Path(folder) / "snapshots.json"
     if not path.is_file():
@@ -189,31 +204,21 @@ def rate(step: int, steps: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(steps - warm, 1))
 
 
-@torch.no_grad()
-def held_out_loss(model: nn.Module, held: Int[Tensor, "windows window"]) -> float:
-    """Nats a token of the held-out windows, each token given those before it in its window."""
-    model.eval()
-    total = sum(float(_next_token(model(input_ids=rows).logits, rows, "sum")) for rows in held.split(16))
-    model.train()
-    return total / (held.shape[0] * (held.shape[1] - 1))
-
-
-def unigram_loss(text: Int[Tensor, " n_tokens"], held: Int[Tensor, "windows window"], vocab_size: int) -> float:
-    """Nats a token of held-out text under the frequencies of the training text, each count plus one."""
-    counts = torch.bincount(text, minlength=vocab_size).double() + 1
-    return float(-(counts / counts.sum()).log()[held[:, 1:]].mean())
-
-
-def _next_token(logits: Tensor, rows: Tensor, reduction: str) -> Tensor:
-    return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), reduction=reduction)
-
-
-def _loss(model: Any, rows: Tensor) -> Tensor:
-    """Next-token loss, plus the family's own load-balancing term where it has one."""
-    coefficient = getattr(model.config, "router_aux_loss_coef", 0.0)
-    out = model(input_ids=rows, use_cache=False, **({"output_router_logits": True} if coefficient else {}))
-    loss = _next_token(out.logits, rows, "mean")
-    return loss + coefficient * out.aux_loss if coefficient else loss
+def _step(
+    model: Any, adam: torch.optim.AdamW, rows: Tensor, config: LanguageConfig, step: int
+) -> tuple[float, list[float]]:
+    """One step of AdamW: the next-token loss before it, and the shares of choices dropped, a number a layer."""
+    with kept(model, config, step), balancing.watched(model, config) as seen:
+        loss = next_token_loss(model(input_ids=rows, use_cache=False).logits, rows)
+    adam.zero_grad()
+    (loss + balancing.penalty(seen, config)).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for group in adam.param_groups:
+        group["lr"] = config.learning_rate * rate(step, config.steps)
+    adam.step()
+    if config.balancing == "bias" and config.family in ROUTED:
+        balancing.move_bias(model, seen)
+    return float(loss.detach()), seen.dropped
 
 
 def _top(share: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor]]:
@@ -268,8 +273,7 @@ def _snapshot(
     adam: torch.optim.AdamW,
     config: LanguageConfig,
     step: int,
-    train_loss: float | None,
-    text: Tensor,
+    known: Mapping[str, float | None],
     held: Tensor,
 ) -> None:
     """Weights as a transformers folder, the row of the index, then the checkpoint, from which training goes on."""
@@ -284,9 +288,7 @@ def _snapshot(
         "folder": name,
         "loss": loss,
         "loss_all": held_out_loss(model, held) if sparse else loss,
-        "train_loss": train_loss,
-        "unigram": unigram_loss(text, held, len(tokenizer)),
-        "uniform": math.log(len(tokenizer)),
+        **known,
         "keep": config.keep if sparse else 1.0,
         "n_tokens": held.shape[0] * (held.shape[1] - 1),
     }

@@ -25,7 +25,10 @@ def build(config: "LanguageConfig", tokenizer: Any) -> Any:
     settings = AutoConfig.for_model(config.family, **shape(config, len(tokenizer)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return AutoModelForCausalLM.from_config(settings, dtype=torch.float32, attn_implementation="eager").train()
+        model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, attn_implementation="sdpa")
+    if config.family in ROUTED:
+        model.set_experts_implementation("grouped_mm")  # the fastest dispatch on a CPU
+    return model.train()
 
 
 def shape(config: "LanguageConfig", vocab_size: int) -> dict[str, Any]:

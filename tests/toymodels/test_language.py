@@ -8,21 +8,15 @@ from safetensors.torch import load_file
 
 from data import Cancelled
 from data.corpus import Corpus, Document
+from tests.toymodels.conftest import WORDS
 from toymodels import language
-from toymodels.language import LanguageConfig, batch, kept, rate, snapshots, strongest, train, unigram_loss
+from toymodels.language import LanguageConfig, batch, kept, rate, snapshots, strongest, train
+from toymodels.language_losses import unigram_loss
 from toymodels.language_models import build, down_projections, train_tokenizer
 
 SMALL = LanguageConfig(
     d_model=16, d_mlp=32, n_heads=2, vocab_size=320, window=16, batch_size=4, steps=6, snapshots=3, n_experts=4
 )
-PHRASE = "the river bends slowly past old stone mills while seven grey herons wait among tall green reeds"
-WORDS = PHRASE.split()
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    rng = np.random.default_rng(0)
-    return Corpus.of("herons", [Document(f"d{i}", " ".join(rng.choice(WORDS, 80)), "x", {}) for i in range(20)])
 
 
 @pytest.fixture(scope="module")
