@@ -87,6 +87,13 @@ def by_type(made: Choices) -> ByType:
     return ByType(Text(labelled), routed, frequency_bins(labelled.sum(axis=1)))
 
 
+def count(made: Choices) -> Int[np.ndarray, "n_experts n_labels"]:
+    """Slots by expert and label."""
+    table = np.zeros((made.n_labels, made.n_experts), dtype=np.int64)
+    cross(made.expert, made.start, made.label, table)
+    return table.T
+
+
 def label_draws(made: Choices, n: int, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
     """I(E;C) after each exchange of labels over tokens, or over groups if the label belongs to them."""
     whole = made.of_groups()

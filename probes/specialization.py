@@ -20,7 +20,7 @@ from probes.associations import MIN_TYPES
 from probes.cells import MIN_COUNT, cells
 from probes.choices import Choices, Codes, choices, cross
 from probes.information import Normalised, mutual_information, normalised
-from probes.nulls import ByType, Null
+from probes.nulls import ByType, Null, count
 
 N_BLOCKS = 200
 """Documents are dealt into at most as many blocks, which the interval resamples."""
@@ -106,13 +106,6 @@ def association(
         n_groups=n_groups,
         cells=cells(made, seen, counts, min_count),
     )
-
-
-def count(made: Choices) -> np.ndarray:
-    """Slots by (expert, label)."""
-    table = np.zeros((made.n_labels, made.n_experts), dtype=np.int64)
-    cross(made.expert, made.start, made.label, table)
-    return table.T
 
 
 def expected_by_chance(made: Choices, counts: np.ndarray) -> float:

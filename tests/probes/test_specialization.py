@@ -91,7 +91,7 @@ def test_uniform_router_lies_inside_its_null() -> None:
     for seed in range(200):
         text = planted_text(1500, seed)
         made = choices(uniform(text, n_experts=6, k=1 + seed % 2, seed=seed), text.labels, text.types)
-        counts = specialization.count(made)
+        counts = nulls.count(made)
         null = nulls.against(
             float(mutual_information(counts)), nulls.label_draws(made, 400, np.random.default_rng(seed))
         )
@@ -106,11 +106,11 @@ def test_token_hash_router_beats_the_label_null_but_not_the_type_null() -> None:
         text = planted_text(6000, seed)
         made = choices(hashed(text, n_experts=8, k=2, seed=seed + 100), text.labels, text.types)
         seen, rng = nulls.by_type(made), np.random.default_rng(seed)
-        mi = float(mutual_information(specialization.count(made)))
+        mi = float(mutual_information(nulls.count(made)))
         within = nulls.within_types(made, seen, 200, rng)
         z.append(nulls.against(mi, nulls.type_draws(seen, within.deviations, rng)).z)
         assert within.value == pytest.approx(0, abs=1e-12)  # nothing but the type
-        assert nulls.against(mi, nulls.label_draws(made, 50, rng)).z > 30
+        assert nulls.against(mi, nulls.label_draws(made, 50, rng)).z > 15
     assert np.abs(z).max() < 3
     assert 0.7 <= np.sqrt(np.mean(np.square(z))) <= 1.3
 
@@ -162,7 +162,7 @@ def test_interval_covers_what_was_drawn_from() -> None:
         rng = np.random.default_rng(seed)
         drawn = rng.choice(6, 3000, p=joint.ravel())
         made = choices(drawn // 3, drawn % 3, np.zeros(3000), np.arange(3000) // 30)
-        low, high, n = specialization.interval(made, float(mutual_information(specialization.count(made))), rng)
+        low, high, n = specialization.interval(made, float(mutual_information(nulls.count(made))), rng)
         assert n == 100
         covered.append(low <= true <= high)
     assert np.mean(covered) > 0.88
