@@ -40,10 +40,15 @@ class Cost:
 class Student(Protocol):
     """A stand-in for a feed-forward layer."""
 
-    n_experts: int
-    """0 for one without experts."""
-    k: int
-    """Experts used for a token."""
+    @property
+    def n_experts(self) -> int:
+        """Experts to choose from, 0 without any."""
+        ...
+
+    @property
+    def k(self) -> int:
+        """Experts used for a token."""
+        ...
 
     def __call__(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_out"]:
         """Its answer to each row."""
@@ -127,4 +132,5 @@ class CellMixture:
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "CellMixture":
         """The mixture that gave `arrays`."""
         held = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-        return cls(**(held | {"k": int(held["k"]), "temperature": float(held["temperature"])}))
+        k, temperature = int(held.pop("k")), float(held.pop("temperature"))
+        return cls(**held, k=k, temperature=temperature)
