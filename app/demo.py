@@ -117,12 +117,52 @@ def keeping(run: Run, config: DemoConfig, progress: Progress) -> None:
     laziness.demo(run, config, progress)
 
 
+def rank(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """How fast the tokens of a text become one vector, and which part of the block prevents it."""
+    from app import rank
+
+    rank.demo(run, config, progress)
+
+
+def memory(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """What makes neurons of four layers fire, and what they write."""
+    from app import memory
+
+    memory.demo(run, config, progress)
+
+
+def saes(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """What a small sparse autoencoder keeps of a middle layer."""
+    from app import saes
+
+    saes.demo(run, config, progress)
+
+
+def ladder(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """How large a share of its units each kind of block uses, and in how many combinations."""
+    from app import laziness
+
+    laziness.demo_ladder(run, config, progress)
+
+
+def emergence(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """Where sparsity comes by itself: a two-layer network in four settings."""
+    from app import experiments
+
+    experiments.demo(run, config, progress)
+
+
 PARTS = (
     Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
     Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 35.0),
     Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 30.0),
     Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 15.0),
     Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
+    Part("ladder", "The sparsity ladder", ladder, ("ladder",), 8.0),
+    Part("rank", "Rank: do tokens become one vector?", rank, ("rank_residuals", "rank_patterns"), 20.0),
+    Part("memory", "Neurons as memories", memory, ("memory_agreement", "memory_neurons", "memory_values"), 25.0),
+    Part("saes", "A sparse autoencoder", saes, ("sae", "sae_latents"), 25.0),
+    Part("emergence", "Where sparsity emerges", emergence, ("emergence", "emergence_summary"), 10.0),
 )
 
 

@@ -106,16 +106,18 @@ def kinds(run: Run, progress: Progress) -> None:
 
 
 def ladder(run: Run, progress: Progress) -> None:
+    """Measure `LadderConfig` into the run."""
+    measure_ladder(LadderConfig.model_validate(_asked(run)), run, progress)
+
+
+def measure_ladder(config: LadderConfig, run: Run, progress: Progress) -> None:
     """Table `ladder`."""
-    config = LadderConfig.model_validate(_asked(run))
     from probes import ladder as measured
     from probes.stream import StreamConfig
 
     models, corpus = _opened(config, run, progress, config.others)
     stream = StreamConfig(seed=config.seed)
-    run.save_tables(
-        measured.measure(models, corpus, config.n_tokens, control=config.control, config=stream, progress=progress)
-    )
+    measured.measure(models, corpus, config.n_tokens, control=config.control, config=stream, run=run, progress=progress)
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
@@ -130,6 +132,13 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
         seed=config.seed,
     )
     measure_keeping(asked, run, progress)
+
+
+def demo_ladder(run: Run, config: Any, progress: Progress) -> None:
+    """The demo's part: the model's embedding and dense blocks on 2,040 tokens, beside random weights."""
+    measure_ladder(
+        LadderConfig(model=config.model, corpus=config.corpus, n_tokens=2_040, seed=config.seed), run, progress
+    )
 
 
 def _asked(run: Run) -> dict[str, Any]:

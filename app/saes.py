@@ -1,5 +1,7 @@
 """A sparse autoencoder on a language model's activations as one piece of work that fills a run folder."""
 
+from typing import Any
+
 from app.measurements import Dtype, number_type, remember_inputs
 from data.config import Config
 from data.progress import Progress, within
@@ -29,8 +31,18 @@ class SaeRun(Config):
 
 
 def work(run: Run, progress: Progress) -> None:
-    """Measure `SaeRun` into the run: tables `sae, sae_latents, sae_training`, and the weights as `sae.safetensors`."""
-    asked = SaeRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    """Measure `SaeRun` into the run."""
+    measure(SaeRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"}), run, progress)
+
+
+def demo(run: Run, config: Any, progress: Progress) -> None:
+    """The demo's part: 1,152 latents on a middle layer of 4,080 tokens, 200 steps."""
+    sae = SaeConfig(d_sae=1_152, n_tokens=4_080, steps=200, batch_size=256, seed=config.seed)
+    measure(SaeRun(model=config.model, corpus=config.corpus, sae=sae), run, progress)
+
+
+def measure(asked: SaeRun, run: Run, progress: Progress) -> None:
+    """Tables `sae, sae_latents, sae_training`, and the weights as `sae.safetensors`."""
     progress(0, 1, f"opening {asked.model}")
     from data import open_corpus
     from probes import open_model, saes

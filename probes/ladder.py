@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Int, Shaped
 from pandas import DataFrame
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from data.corpus import Corpus
 from data.progress import Progress, silent, within
+from data.runs import Run
 from data.tables import Tables
 from probes import stream
 from probes.controls import random_init
@@ -140,6 +142,7 @@ def measure(
     *,
     control: bool = True,
     config: StreamConfig | None = None,
+    run: Run | None = None,
     progress: Progress = silent,
 ) -> Tables:
     """Active share and number of distinct active sets of every rung of the models, beside random weights.
@@ -147,7 +150,11 @@ def measure(
     `ladder`: model, condition (real, random_init), rung (embedding, moe, dense), layer (-1: the embedding), n_units,
     active_share, low, high (95%, documents resampled; exact for lookups and mixtures), n_sets, sets_per_token,
     log2_possible (how many sets there could be), n_tokens.
+
+    With `run`, the table is saved after every pass, and a stopped measurement goes on at its last whole shard.
     """
+    if not models:
+        raise ValueError("no model to measure; give at least one")
     config = (config or StreamConfig()).model_copy(update={"n_tokens": n_tokens})
     conditions = ("real", "random_init") if control else ("real",)
     frames = []
@@ -156,11 +163,13 @@ def measure(
             measured = model if condition == "real" else random_init(model, config.seed)
             sets = ActiveSets(measured)
             told = within(progress, number * len(conditions) + step, len(models) * len(conditions))
-            stream.run(measured, corpus, {"sets": sets}, config, progress=told)
+            stage = f"ladder_{number}_{condition}"
+            stream.run(measured, corpus, {"sets": sets}, config, saved_in=run, stage=stage, progress=told)
             frames.append(sets.tables().ladder.assign(model=model.title, condition=condition))
-    import pandas as pd
-
-    return Tables(ladder=pd.concat(frames, ignore_index=True))
+            found = Tables(ladder=pd.concat(frames, ignore_index=True))
+            if run is not None:
+                run.save_tables(found)
+    return found
 
 
 def log2_sets(n_experts: int, k: int) -> float:

@@ -1,11 +1,14 @@
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 
+from data import Cancelled, runs
 from data.corpus import Corpus
 from probes import LanguageModel, ladder, open_model, stream
 from probes.budget import FeedForward, budget
@@ -111,3 +114,23 @@ def test_every_rung_stands_beside_random_weights(tiny: LanguageModel, corpus: Co
     found = ladder.measure([tiny], corpus, 400, config=SMALL).ladder
     assert set(found["condition"]) == {"real", "random_init"} and set(found["rung"]) == {"embedding", "dense"}
     assert (found["low"] <= found["active_share"] + 1e-12).all()
+
+
+def test_a_stopped_ladder_goes_on_to_the_same_table(tiny: LanguageModel, corpus: Corpus, tmp_path: Path) -> None:
+    whole = ladder.measure([tiny], corpus, 400, config=SMALL).ladder
+    run = runs.create("cut", {"n": 400}, kind="test", root_folder=tmp_path)
+    calls = 0
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (4, 7):
+            raise Cancelled
+
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            ladder.measure([tiny], corpus, 400, config=SMALL, run=run, progress=stop)
+    assert "ladder_0_real" in run.tensor_names()
+    resumed = ladder.measure([tiny], corpus, 400, config=SMALL, run=run, progress=stop).ladder
+    assert_frame_equal(resumed, whole, check_exact=True)
+    assert_frame_equal(run.table("ladder"), whole, check_exact=True)
