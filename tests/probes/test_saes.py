@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from data.corpus import Corpus
 from probes import LanguageModel, coherence, open_model, saes, stream
 from probes.activations import Activations, cached, held_out
-from probes.dictionaries import of_sae
+from probes.dictionaries import of_sae, open_dictionary
 from probes.saes import SaeConfig, SaeError, load, losses, report, train, unexplained
 from probes.stream import StreamConfig
 from tests.probes.tiny import tiny_hf
@@ -200,3 +200,56 @@ def test_a_release_without_a_network_is_told_in_a_sentence(monkeypatch: pytest.M
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SaeError, match="neither in the local cache nor reachable"):
         load("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
+
+
+def published(folder: Path) -> dict[str, torch.Tensor]:
+    """A JumpReLU autoencoder written by sae-lens alone, as people publish them; its weights."""
+    import sae_lens
+
+    shape = {"d_in": 32, "d_sae": 80, "apply_b_dec_to_input": True, "normalize_activations": "none"}
+    made = sae_lens.JumpReLUSAE(sae_lens.JumpReLUSAEConfig(**shape))  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(5)
+    for name, weight in made.named_parameters():
+        drawn = torch.randn(weight.shape, generator=generator)
+        weight.data.copy_(0.1 * drawn.abs() if name == "threshold" else 0.3 * drawn)
+    made.save_model(folder)
+    return {name: weight.detach().clone() for name, weight in made.named_parameters()}
+
+
+@pytest.mark.parametrize("place", ["folder", "release"])
+def test_a_published_autoencoder_is_read_and_measured(
+    place: str, tiny: LanguageModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "somebody" / "saes" / "layer-1"
+    known = published(folder)
+    if place == "release":  # what the hub would send lies here
+        from safetensors.torch import save_file
+
+        save_file({"sparsity": torch.zeros(80)}, folder / "sparsity.safetensors")
+        monkeypatch.setattr(
+            "sae_lens.loading.pretrained_sae_loaders.hf_hub_download",
+            lambda repo_id, filename, force_download: str(tmp_path / repo_id / filename),
+        )
+        sae = load("somebody/saes", "layer-1")
+    else:
+        sae = load(folder)
+    x = torch.randn(50, 32, generator=torch.Generator().manual_seed(6))
+    before = (x - known["b_dec"]) @ known["W_enc"] + known["b_enc"]
+    latents = before.relu() * (before > known["threshold"])
+    torch.testing.assert_close(sae.encode(x), latents)
+    torch.testing.assert_close(sae.reconstruct(x), latents @ known["W_dec"] + known["b_dec"])
+    tables, made = saes.measure(tiny, corpus, SMALL, sae=sae)
+    row = tables.sae.set_index("condition").loc["real"]
+    assert made["real"] is sae and row["architecture"] == "jumprelu" and (row["d_in"], row["d_sae"]) == (32, 80)
+    assert "pca" in set(tables.sae["condition"]) and "sae_training" not in tables
+
+
+def test_the_decoder_of_a_published_folder_is_a_dictionary(tmp_path: Path) -> None:
+    known = published(tmp_path / "kept")
+    written = open_dictionary(f"{tmp_path}/kept/sae_weights.safetensors#W_dec", transpose=True)
+    opened = of_sae(load(tmp_path / "kept"))
+    np.testing.assert_allclose(np.asarray(written.matrix), known["W_dec"].T, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(opened.matrix), known["W_dec"].T, rtol=1e-6)
+    unit = torch.nn.functional.normalize(known["W_dec"].double(), dim=1)
+    cosines = (unit @ unit.T).abs().fill_diagonal_(0)
+    assert coherence.measure(written.matrix).mu == pytest.approx(float(cosines.max()))
