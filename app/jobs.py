@@ -42,6 +42,9 @@ WORK = {
     "probe.rank": "app.rank:work",
     "probe.memory": "app.memory:work",
     "probe.sae": "app.saes:work",
+    "probe.experts": "app.routing:work",
+    "probe.snapshots": "app.snapshots:work",
+    "series": "app.series:work",
     "emergence.two_layer": "app.experiments:two_layer",
     "emergence.training": "app.experiments:training",
 }

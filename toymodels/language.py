@@ -163,6 +163,14 @@ def snapshots(folder: Path) -> DataFrame:
     return DataFrame(json.loads(path.read_text(encoding="utf-8"))).astype({"train_loss": "float64"})
 
 
+def settings(folder: Path) -> LanguageConfig:
+    """The settings of the training in a folder; ValueError if there is none."""
+    path = Path(folder) / "training.json"
+    if not path.is_file():
+        raise ValueError(f"there is no training in {folder}; `train` makes one")
+    return LanguageConfig.model_validate_json(path.read_text(encoding="utf-8"))
+
+
 def held_out_documents(corpus: Corpus, seed: int = 0) -> Corpus:
     """The documents that a training with this seed measures on and never reads: every tenth in the seed's order."""
     chosen = set(corpus.order(seed)[::HELD_OUT])

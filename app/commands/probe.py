@@ -5,10 +5,12 @@ from typing import Annotated
 import typer
 
 from app.commands import _keep
+from app.commands._experts import experts
 from app.commands._memory import memory
 from app.commands._rank import rank
 from app.commands._run import guard, progress
 from app.commands._sae import sae
+from app.commands._snapshots import snapshots
 
 verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
 
@@ -77,3 +79,5 @@ verbs.command()(_keep.keep)
 verbs.command()(_keep.kinds)
 verbs.command()(_keep.ladder)
 verbs.command()(sae)
+verbs.command()(experts)
+verbs.command()(snapshots)

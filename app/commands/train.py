@@ -23,6 +23,14 @@ def train(
     d_mlp: Annotated[int, typer.Option(help="Neurons of a block, or of an expert.")] = 256,
     experts: Annotated[int, typer.Option(help="Experts of each mixture.")] = 8,
     k: Annotated[int, typer.Option(help="Experts used for a token.")] = 2,
+    balancing: Annotated[
+        str | None, typer.Option(help="none, auxiliary, z_loss, bias or capacity. Default: the family's own way.")
+    ] = None,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    vocab: Annotated[int, typer.Option(help="Tokens of the BPE that is trained first.")] = 1_024,
+    window: Annotated[int, typer.Option(help="Tokens in a row of a batch.")] = 64,
+    batch: Annotated[int, typer.Option(help="Rows of a batch.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Highest step length of AdamW.")] = 3e-3,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 500,
     snapshots: Annotated[int, typer.Option(help="Snapshots, evenly spaced in the logarithm of the step.")] = 12,
     keep: Annotated[float | None, typer.Option(help="Share of neurons kept for each token. Default: all.")] = None,
@@ -44,9 +52,11 @@ def train(
     config = language.LanguageConfig.model_validate(
         {"family": family, "activation": activation, "corpus": corpus, "n_layers": layers, "d_model": d_model}
         | {"d_mlp": d_mlp, "n_experts": experts, "k": k, "steps": steps, "snapshots": snapshots, "keep": keep}
-        | {"keep_from": keep_from, "seed": seed}
+        | {"keep_from": keep_from, "seed": seed, "n_heads": heads, "vocab_size": vocab, "window": window}
+        | {"batch_size": batch, "learning_rate": learning_rate}
+        | ({"balancing": balancing} if balancing else {})
     )
     with progress("training") as tell:
         index = language.train(config, out, progress=tell)
-    shown = ["step", "tokens", "folder", "loss", "unigram"]
+    shown = ["step", "tokens", "folder", "loss", "unigram", "kneser_ney"]
     echo_columns(shown, index[shown].round(4).to_numpy().tolist())

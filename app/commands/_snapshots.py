@@ -1,0 +1,39 @@
+"""`sparsescope probe snapshots`: how routing and specialization come about in training."""
+
+from typing import Annotated
+
+import typer
+
+from app.commands._run import guard, progress
+
+
+@guard
+def snapshots(
+    folder: Annotated[str, typer.Argument(help="Folder of a training, see `sparsescope train`.")],
+    tokens: Annotated[int, typer.Option(help="Held-out tokens on which each snapshot is measured.")] = 20_000,
+    permutations: Annotated[int, typer.Option(help="Draws of each null.")] = 50,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+) -> None:
+    """Measure every snapshot of a mixture of experts trained here, on documents that training never read.
+
+    How much of its last routing a token has already (saturation) beside chance, and how much the experts say about word
+    classes beside the type null: what comes first, assignments that settle or experts that mean something? The first
+    snapshot, random weights, is the control.
+
+    Example: `sparsescope train models/little-moe --family olmoe --activation silu`, then
+    `sparsescope probe snapshots models/little-moe`
+    """
+    from app import jobs
+    from app.commands._columns import echo_columns
+    from app.snapshots import SnapshotsRun, work
+    from data.runs import create
+
+    config = SnapshotsRun(folder=folder, n_tokens=tokens, permutations=permutations)
+    run = create(name or f"snapshots-{config.digest()}", config, kind="probe.snapshots", seed=0)
+    with progress("snapshots") as tell:
+        jobs.carry_out(run, work, tell)
+    settled = run.table("saturation").groupby("step")[["value", "chance"]].mean()
+    means = run.table("specialization").query("labels == 'word_class'").groupby("step")[["mi", "null_type"]].mean()
+    shown = settled.rename(columns={"value": "saturation"}).join(means).reset_index()
+    echo_columns(list(shown.columns), shown.round(4).to_numpy().tolist())
+    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page emergence` shows it")
