@@ -1,0 +1,197 @@
+"""Students side by side: levels, ratios to the dense student, and real activations against their controls.
+
+The claim under test is a ratio: at equal active parameters, FVU(dense) / FVU(mixture) is larger on real activations
+than on a Gaussian of the same mean and covariance.  A level alone says little: a Gaussian can be easier.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas import DataFrame
+
+from data.corpus import Corpus
+from data.progress import Progress, silent, within
+from data.runs import Run
+from data.tables import Tables
+from probes.models import LanguageModel
+from probes.secret.fitting import Fit, SecretConfig, fit_layer, opened
+from probes.secret.pairs import moments, participation
+from probes.secret.score import Missed, gap, ratio
+
+Row = dict[str, Any]
+KEY = ["layer", "condition", "method", "n_experts_asked", "n_active", "k_asked", "steps", "seed"]
+PLAIN = "dense"
+"""The student that the others are compared with."""
+
+
+def compare(
+    model: LanguageModel,
+    *,
+    students: Sequence[SecretConfig],
+    corpus: Corpus | None = None,
+    inputs: Run | None = None,
+    run: Run | None = None,
+    progress: Progress = silent,
+) -> Tables:
+    """Fit every student and set them side by side; layers, conditions and seeds are those of the settings.
+
+    Inputs are `inputs` that `capture` kept, or each layer's are captured from `corpus`.  A `dense` student of equal
+    layer, condition, n_active and seed is what ratios are taken against.
+
+    Tables
+        secret             one student a row: layer, condition, method, seed, n_experts, k, n_active, fvu, low, high
+                           (95% over documents), fvu_train, fvu_with_sinks, n_sinks, n_train, n_tokens, n_documents,
+                           active parameters (shared, expert, bias, router, active, active_with_router), stored,
+                           cpu_seconds, last_gain (share of the training error that the last fifth of the steps removed), rate
+        secret_inputs      layer, condition, seed, participation (ratio of the training inputs), n_train
+        secret_ratios      layer, condition, method, n_experts, n_active, seed, ratio (FVU dense / FVU), low, high, fvu,
+                           fvu_dense, stored, n_tokens, n_documents
+        secret_gaps        layer, method, n_experts, n_active, condition, gap (mean ratio on real less that on the
+                           condition), low, high, n_seeds, n_documents
+        secret_documents   what the last two are made of: one row a student and held-out document
+
+    With `run`, every finished student is saved and a stopped comparison goes on at the next.
+    """
+    done = _load(run)
+    layers = sorted({s.layer for s in students})
+    left = [s for s in students if _key(s) not in done.keys]
+    fitted = 0
+    for layer in layers:
+        mine = sorted((s for s in left if s.layer == layer), key=lambda s: (s.condition, s.seed))
+        if not mine:
+            continue
+        with opened(model, layer, corpus, inputs, mine[0], progress) as subject:
+            for config in mine:
+                pairs = subject.under(config.condition, config.seed)
+                if not done.has_inputs(config):
+                    known = participation(moments(pairs.x, pairs.train)[1])
+                    done.inputs.append(
+                        {"layer": layer, "condition": config.condition, "seed": config.seed, "participation": known,
+                         "n_train": len(pairs.train)}
+                    )  # fmt: skip
+                told = within(progress, fitted, len(left))
+                done.add(config, fit_layer(subject, config, told))
+                fitted += 1
+                progress(fitted, len(left), f"layer {layer}, {config.condition}, {config.method}")
+                if run is not None:
+                    run.save_tables(done.tables())
+    return done.tables()
+
+
+def grid(
+    layers: Iterable[int],
+    *,
+    methods: Sequence[str] = ("dense", "closed_form"),
+    conditions: Sequence[str] = ("real", "gaussian"),
+    seeds: Iterable[int] = (0,),
+    **settings: object,
+) -> list[SecretConfig]:
+    """Settings of every method under every condition, layer and seed."""
+    return [
+        SecretConfig.model_validate({"layer": at, "condition": c, "method": m, "seed": s, **settings})
+        for at in layers
+        for s in seeds
+        for c in conditions
+        for m in methods
+    ]
+
+
+class _Done:
+    """Students fitted so far, as rows."""
+
+    def __init__(self, rows: list[Row], documents: list[DataFrame], inputs: list[Row]):
+        self.rows, self.documents, self.inputs = rows, documents, inputs
+        self.keys = {tuple(row[name] for name in KEY) for row in rows}
+
+    def has_inputs(self, config: SecretConfig) -> bool:
+        asked = (config.layer, config.condition, config.seed)
+        return any((row["layer"], row["condition"], row["seed"]) == asked for row in self.inputs)
+
+    def add(self, config: SecretConfig, found: Fit) -> None:
+        known = dict(zip(KEY, _key(config), strict=True))
+        self.keys.add(_key(config))
+        self.rows.append(found.row() | known)
+        held = found.held_out
+        frame = DataFrame({"document": np.arange(len(held.error)), "error": held.error, "spread": held.spread})
+        self.documents.append(frame.assign(**known, n_tokens=held.n))
+
+    def tables(self) -> Tables:
+        secret, documents = DataFrame(self.rows), pd.concat(self.documents, ignore_index=True)
+        found = Tables(secret=secret, secret_documents=documents, secret_inputs=DataFrame(self.inputs))
+        ratios = _ratios(secret, documents)
+        if len(ratios):
+            found["secret_ratios"] = ratios
+            gaps = _gaps(ratios, documents)
+            if len(gaps):
+                found["secret_gaps"] = gaps
+        return found
+
+
+def _ratios(secret: DataFrame, documents: DataFrame) -> DataFrame:
+    held = _missed(documents)
+    plain = {(k[0], k[1], k[4], k[7]): one for k, one in held.items() if k[2] == PLAIN}
+    stored = secret.set_index(KEY)["stored"]
+    rows = []
+    for key, one in held.items():
+        layer, condition, method, n_experts, n_active, k, steps, seed = key
+        worse = plain.get((layer, condition, n_active, seed))
+        if worse is None or method == PLAIN:
+            continue
+        value, low, high = ratio(worse, one)
+        rows.append({
+            "layer": layer, "condition": condition, "method": method, "n_experts": n_experts, "n_active": n_active,
+            "k": k, "steps": steps, "seed": seed, "ratio": value, "low": low, "high": high, "fvu": one.fvu,
+            "fvu_dense": worse.fvu, "stored": int(stored.loc[key]), "n_tokens": one.n, "n_documents": len(one.error),
+        })  # fmt: skip
+    return DataFrame(rows)
+
+
+def _gaps(ratios: DataFrame, documents: DataFrame) -> DataFrame:
+    held, rows = _missed(documents), []
+    names = ["layer", "method", "n_experts", "n_active", "k", "steps"]
+
+    def pairs_of(student: tuple[Any, ...], condition: str, seeds: list[int]) -> list[tuple[Missed, Missed]]:
+        layer, method, n_experts, n_active, k, steps = student
+        plain = {(key[-1]): one for key, one in held.items() if key[:3] == (layer, condition, PLAIN)
+                 and key[4] == n_active}  # fmt: skip
+        return [(plain[s], held[layer, condition, method, n_experts, n_active, k, steps, s]) for s in seeds]
+
+    for student, frame in ratios.groupby(names):
+        seeds = {str(c): sorted(part["seed"]) for c, part in frame.groupby("condition")}
+        for condition in seeds:
+            both = [s for s in seeds[condition] if s in seeds.get("real", [])]
+            if condition == "real" or not both:
+                continue
+            key = tuple(student)
+            value, low, high = gap(pairs_of(key, "real", both), pairs_of(key, condition, both))
+            n = int(frame["n_documents"].iloc[0])
+            rows.append(dict(zip(names, key, strict=True)) | {
+                "condition": condition, "gap": value, "low": low, "high": high, "n_seeds": len(both), "n_documents": n,
+            })  # fmt: skip
+    return DataFrame(rows)
+
+
+def _missed(documents: DataFrame) -> dict[tuple[Any, ...], Missed]:
+    return {
+        tuple(key): Missed(part["error"].to_numpy(), part["spread"].to_numpy(), int(part["n_tokens"].iloc[0]))
+        for key, part in documents.groupby(KEY, sort=False)
+    }
+
+
+def _key(config: SecretConfig) -> tuple[Any, ...]:
+    return (
+        config.layer, config.condition, config.method, config.n_experts, config.n_active, config.k, config.steps,
+        config.seed,
+    )  # fmt: skip
+
+
+def _load(run: Run | None) -> _Done:
+    if run is None or "secret" not in run.table_names():
+        return _Done([], [], [])
+    rows, inputs = (
+        [{str(k): v for k, v in row.items()} for row in run.table(name).to_dict("records")]
+        for name in ("secret", "secret_inputs")
+    )
+    return _Done(rows, [run.table("secret_documents")], inputs)
