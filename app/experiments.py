@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pandas import DataFrame
 from pydantic import Field, PositiveInt
 
 from data.config import Config
@@ -13,6 +14,7 @@ from data.tables import Tables
 from toymodels.language import LanguageConfig
 from toymodels.language_models import ROUTED
 
+MEASURED = ["layer", "measure", "value", "low", "high", "n_tokens"]
 LITTLE = LanguageConfig(d_model=32, d_mlp=128, batch_size=8, vocab_size=512, steps=400)
 """A two-layer ReLU model that trains in seconds."""
 
@@ -22,6 +24,9 @@ class TwoLayerRun(Config):
 
     seeds: PositiveInt = 3
     """Networks trained in each setting."""
+    finite: bool = False
+    """Whether samples come from a training set of 4,096, read more than twice, instead of being fresh: noise begins to
+    be memorised, and ReLU-Gaussian inputs with random labels keep 27-28% of the units on."""
     dependence: bool = False
     """Whether widths, classes, training set and step length are moved as well (about three minutes)."""
 
@@ -37,6 +42,8 @@ class EmergenceRun(Config):
     """Share of the training after which the late top-k is switched on."""
     n_tokens: PositiveInt = 2_000
     """Held-out tokens on which each snapshot is measured."""
+    seeds: PositiveInt = 3
+    """Trainings of each variant, from the model's seed on; each has its own weights, batches and held-out documents."""
 
 
 def two_layer(run: Run, progress: Progress) -> None:
@@ -45,7 +52,8 @@ def two_layer(run: Run, progress: Progress) -> None:
 
     asked = TwoLayerRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
     whole = 10 if asked.dependence else 1
-    run.save_tables(emergence.run(seeds=asked.seeds, progress=within(progress, 0, whole)))
+    settings = emergence.FOUR_FINITE if asked.finite else emergence.FOUR
+    run.save_tables(emergence.run(settings, seeds=asked.seeds, progress=within(progress, 0, whole)))
     if asked.dependence:
         moved = emergence.dependence(
             seeds=asked.seeds,
@@ -69,19 +77,21 @@ def training(run: Run, progress: Progress) -> None:
 
 
 def emergence(config: EmergenceRun, folder: Path, *, corpus: Any = None, progress: Progress = silent) -> Tables:
-    """Train a small ReLU language model three times and measure how sparse every snapshot is.
+    """Train small language models from several seeds and measure how sparse, or how settled, every snapshot is.
 
     Variants: `all neurons`; `top-k from the start` and `top-k late`, where from step 0 or from the share `late` of the
     training on only the share `keep` of neurons with the largest |z| is kept for each token, and learned with.  A
-    mixture of experts is trained once, with all neurons.  Measured without the top-k, so that the numbers say what the
+    mixture of experts is trained with all neurons only.  Measured without the top-k, so that the numbers say what the
     weights have become; the first snapshot, random weights, is the control of all others.
 
     Tables
-        emergence_snapshots  variant, step, tokens, layer, measure (firing_frequency: share of tokens on which a
-                             neuron's gate is positive; energy_top10; mutual_coherence of the down-projection's
-                             columns; for mixtures load_entropy alone), value, low, high (95% over documents; missing
-                             for the coherence of weights), n_tokens
-        emergence_losses     variant and the columns of `toymodels.language.snapshots`
+        emergence_snapshots  variant, seed, step, tokens, layer, measure, value, low, high (95% over documents; missing
+                             for weights), chance (missing where the first snapshot is the control), n_tokens
+        emergence_routing    the same columns, for a mixture of experts
+        emergence_losses     variant, seed and the columns of `toymodels.language.snapshots`
+
+    Measures: firing_frequency (share of tokens on which a neuron's gate is positive), energy_top10, mutual_coherence
+    and features_per_dimension of the down-projection's columns; for mixtures load_entropy, repeat_rate and saturation.
     """
     import pandas as pd
 
@@ -89,19 +99,22 @@ def emergence(config: EmergenceRun, folder: Path, *, corpus: Any = None, progres
     from toymodels import language
 
     text = open_corpus(config.model.corpus) if corpus is None else corpus
-    unseen = language.held_out_documents(text, config.model.seed)
-    variants = _variants(config)
+    trainings = [
+        (name, settings.model_copy(update={"seed": config.model.seed + i}))
+        for i in range(config.seeds)
+        for name, settings in _variants(config).items()
+    ]
     measured, losses = [], []
-    for number, (name, settings) in enumerate(variants.items()):
-        step = within(progress, number, len(variants))
-        place = folder / name.replace(" ", "-")
+    for number, (name, settings) in enumerate(trainings):
+        step = within(progress, number, len(trainings))
+        place = folder / f"seed-{settings.seed}" / name.replace(" ", "-")
         index = language.train(settings, place, corpus=text, progress=within(step, 0, 2))
-        losses.append(index.assign(variant=name))
-        for row, snapshot in enumerate(index.to_dict("records")):
-            found = _snapshot(place / snapshot["folder"], unseen, config)
-            measured.append(found.assign(variant=name, step=snapshot["step"], tokens=snapshot["tokens"]))
-            step(1 + (row + 1) / len(index), 2, f"{name}: measuring step {snapshot['step']}")
-    frames = {"emergence_snapshots": measured, "emergence_losses": losses}
+        losses.append(index.assign(variant=name, seed=settings.seed))
+        unseen = language.held_out_documents(text, settings.seed)
+        found = _snapshots(place, index, unseen, config, within(step, 1, 2))
+        measured.append(found.assign(variant=name, seed=settings.seed))
+    kind = "emergence_routing" if config.model.family in ROUTED else "emergence_snapshots"
+    frames = {kind: measured, "emergence_losses": losses}
     return Tables({key: pd.concat(parts, ignore_index=True) for key, parts in frames.items()})
 
 
@@ -117,29 +130,69 @@ def _variants(config: EmergenceRun) -> Mapping[str, LanguageConfig]:
     return {name: LanguageConfig.model_validate(config.model.model_dump() | c) for name, c in changes.items()}
 
 
-def _snapshot(folder: Path, corpus: Any, config: EmergenceRun) -> Any:
-    """Sparsity, or routing, of every layer of one snapshot on text that its training never read."""
+def _snapshots(place: Path, index: DataFrame, corpus: Any, config: EmergenceRun, progress: Progress) -> DataFrame:
+    """All snapshots of one training on text that it never read, the last one first: routing is compared with it."""
     import pandas as pd
 
-    from probes import coherence, open_model, stream
+    from probes import open_model
+    from probes.saturation import routes
+    from probes.stream import StreamConfig
+
+    read = StreamConfig(n_tokens=config.n_tokens, window=config.model.window)
+    end, parts = None, []
+    for number, row in enumerate(reversed(index.to_dict("records"))):
+        model = open_model(place / row["folder"])
+        if model.n_experts:
+            now = routes(model, corpus, read)
+            end = end or now
+            found = _routing(model, corpus, read, now, end)
+        else:
+            found = _laziness(model, corpus, read)
+        parts.append(found.assign(step=row["step"], tokens=row["tokens"]))
+        progress(number + 1, len(index), f"measuring step {row['step']}")
+    return pd.concat(parts[::-1], ignore_index=True)
+
+
+def _laziness(model: Any, corpus: Any, read: Any) -> DataFrame:
+    import pandas as pd
+
+    from probes import stream
     from probes.dictionaries import of_model
     from probes.firing import Concentration, Firing
-    from probes.routing_counts import RoutingCounts
 
-    model = open_model(folder)
-    read = stream.StreamConfig(n_tokens=config.n_tokens, window=config.model.window)
-    columns = ["layer", "measure", "value", "low", "high", "n_tokens"]
-    if model.n_experts:
-        counts = RoutingCounts(model)
-        stream.run(model, corpus, {"counts": counts}, read)
-        routing = counts.tables().routing
-        return routing.loc[routing["measure"] == "load_entropy", columns]
     firing, concentration = Firing(model), Concentration(model, stride=1)
     stream.run(model, corpus, {"firing": firing, "concentration": concentration}, read)
     layers = pd.concat([firing.tables().layers, concentration.tables().layers], ignore_index=True)
     wanted = layers["measure"].isin(["firing_frequency", "energy_top10"]) & (layers["sinks"] == "without")
     rows = [
-        {"layer": layer, "measure": "mutual_coherence", "value": coherence.measure(of_model(model, part).matrix).mu}
-        for layer, part in ((i, f"layer-{i}-down") for i in range(model.n_layers))
+        {"layer": layer, "measure": measure, "value": value, "chance": chance}
+        for layer in range(model.n_layers)
+        for measure, value, chance in _superposition(of_model(model, f"layer-{layer}-down").matrix)
     ]
-    return pd.concat([layers.loc[wanted, columns], pd.DataFrame(rows, columns=columns[:3])], ignore_index=True)
+    return pd.concat([layers.loc[wanted, MEASURED], DataFrame(rows)], ignore_index=True)
+
+
+def _superposition(columns: Any) -> list[tuple[str, float, float]]:
+    """(measure, value, value of random directions) of a down-projection's columns."""
+    from probes import coherence
+    from probes.crowding import features_per_dimension, of_random_directions
+
+    report = coherence.measure(columns)
+    return [
+        ("mutual_coherence", report.mu, report.mu_random),
+        ("features_per_dimension", features_per_dimension(columns), of_random_directions(*columns.shape)),
+    ]
+
+
+def _routing(model: Any, corpus: Any, read: Any, now: Any, end: Any) -> DataFrame:
+    import pandas as pd
+
+    from probes import stream
+    from probes.routing_counts import RoutingCounts
+    from probes.saturation import saturation
+
+    counts = RoutingCounts(model)
+    stream.run(model, corpus, {"counts": counts}, read)
+    routing = counts.tables().routing
+    routing = routing[routing["measure"].isin(["load_entropy", "repeat_rate"])]
+    return pd.concat([routing, saturation(now, end)], ignore_index=True)[[*MEASURED, "chance"]]

@@ -68,6 +68,10 @@ from an experiment whose widths are not recorded (.03, .44, .70); the second (.2
 FINITE = EmergenceConfig(d_in=50, n_classes=20, n_samples=4_096, batch_size=32, learning_rate=5e-3)
 """A training set that is read more than twice: noise begins to be memorised, units stay on for it, and ReLU-Gaussian
 inputs end near .28."""
+FOUR_FINITE: dict[str, EmergenceConfig] = {
+    name: FINITE.model_copy(update={"inputs": config.inputs, "labels": config.labels}) for name, config in FOUR.items()
+}
+"""The four settings with that training set."""
 
 
 def run(

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import ArrayLike
-from pandas import DataFrame
+from pandas import DataFrame, Index, Series
 
 from app.figures import theme
 
+Numbers = np.ndarray | Series | Index
+"""A column as frames and arrays hold it."""
 
-def band(
-    figure: go.Figure, x: ArrayLike, low: ArrayLike, high: ArrayLike, colour: str, group: str | None = None
-) -> None:
+
+def band(figure: go.Figure, x: Numbers, low: Numbers, high: Numbers, colour: str, group: str | None = None) -> None:
     """Fill the area between `low` and `high`, shown and hidden with the legend's `group`.
 
     Draws nothing if an end is missing anywhere: a line with half a band would seem surer where it is not.

@@ -2,47 +2,33 @@
 
 import streamlit as st
 
-from app.figures import emergence as figures
 from app.figures.catalogue import find
-from app.panels import chart, choose_run, dark, entry_panel, frame, live, runs, table_panel, title
+from app.panels import choose_run, entry_panel, live, runs, table_panel, title
 from data.runs import Run
 
 VIEWS = {
     "training": (
         "A small language model, from random weights on",
         "emergence_losses",
-        ("emergence-firing", "emergence-energy", "emergence-losses", "emergence-coherence"),
+        ("firing", "energy", "load", "saturation", "repeats", "losses", "coherence", "crowding"),
         "sparsescope emergence training --steps 400",
     ),
     "two-layer": (
         "A two-layer network in four settings",
         "emergence_summary",
-        ("emergence-settings", "emergence-dependence"),
+        ("settings", "dependence"),
         "sparsescope emergence two-layer --seeds 3",
     ),
 }
-"""Experiment -> heading, table it needs, figures, command that makes it."""
+"""Experiment -> heading, table it needs, figures (`emergence-` left out), command that makes it."""
 TABLES = (
-    "emergence_summary", "emergence", "emergence_dependence", "emergence_losses", "emergence_snapshots"
-)  # fmt: skip
-
-
-DENSE = ("emergence-firing", "emergence-energy", "emergence-coherence")
-"""Figures of a dense model's neurons."""
-
-
-def is_dense(run: Run) -> bool:
-    """Whether the run's snapshots hold measures of neurons."""
-    return "firing_frequency" in set(frame(run, "emergence_snapshots")["measure"])
-
-
-def load(run: Run) -> None:
-    """How evenly experts are used, where the model trained is a mixture."""
-    rows = frame(run, "emergence_snapshots")
-    if "load_entropy" in set(rows["measure"]):
-        st.subheader("How evenly experts are used, over training", anchor=False)
-        drawn = figures.over_training(rows, "load_entropy", dark=dark())
-        chart(drawn, key="load", caption=figures.over_training_caption(rows, "load_entropy"))
+    "emergence_summary",
+    "emergence",
+    "emergence_dependence",
+    "emergence_losses",
+    "emergence_snapshots",
+    "emergence_routing",
+)
 
 
 def asked() -> str:
@@ -56,11 +42,9 @@ def body(run: Run) -> None:
     """All panels whose tables are there."""
     held = run.table_names()
     for _, _, names, _ in VIEWS.values():
-        for entry in map(find, names):
-            if entry.drawable(held) and (entry.name not in DENSE or is_dense(run)):
+        for entry in (find(f"emergence-{name}") for name in names):
+            if entry.drawable(held):
                 entry_panel(entry, run)
-    if "emergence_snapshots" in held:
-        load(run)
     st.subheader("Tables", anchor=False)
     table_panel(run, TABLES)
 
@@ -75,6 +59,11 @@ view = st.segmented_control(
     bind="query-params",
     format_func=lambda name: VIEWS[name][0],
 )
+if view == "two-layer":
+    st.caption(
+        "Samples are fresh at every step unless the run was made with `--finite`: with 4,096 of them, read more than "
+        "twice, random labels begin to be memorised, and ReLU-Gaussian inputs keep 27-28% of the units on."
+    )
 chosen = choose_run((VIEWS[view][1],), hint=VIEWS[view][3])
 if chosen is not None:
     live(chosen, body)

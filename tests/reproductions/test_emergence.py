@@ -1,14 +1,18 @@
 """Where sparsity emerges: `pytest -m reproduction tests/reproductions/test_emergence.py`."""
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+from pandas import DataFrame
 
-from app.experiments import EmergenceRun
+from app.experiments import LITTLE, EmergenceRun
 from app.experiments import emergence as emergence_over_training
+from app.figures import emergence_snapshots as snapshots
 from tests.reproductions.record import record
 from toymodels import emergence
-from toymodels.emergence import FINITE, FOUR, EmergenceConfig
+from toymodels.emergence import FINITE, FOUR_FINITE, EmergenceConfig
 
 pytestmark = pytest.mark.reproduction
 
@@ -22,12 +26,8 @@ KNOWN = {
 
 
 def test_four_settings_and_what_they_depend_on() -> None:
-    finite = {
-        name: FINITE.model_copy(update={"inputs": config.inputs, "labels": config.labels})
-        for name, config in FOUR.items()
-    }
     fresh = emergence.run(seeds=range(3))
-    memorised = emergence.run(finite, seeds=range(3))
+    memorised = emergence.run(FOUR_FINITE, seeds=range(3))
     moved = emergence.dependence(seeds=3)
     record(
         "emergence",
@@ -51,14 +51,15 @@ def test_snapshots_of_a_small_language_model(tmp_path: Path) -> None:
     """All neurons, a top-k of 10% from the start, and late: what each makes of loss, firing and energy."""
     config = EmergenceRun()
     tables = emergence_over_training(config, tmp_path)
-    means = tables.emergence_snapshots.groupby(["variant", "step", "measure"])["value"].mean().unstack()
-    last = tables.emergence_losses.groupby("variant").tail(1).set_index("variant")
+    means = tables.emergence_snapshots.pivot_table(index=["variant", "step"], columns="measure", values="value")
+    ends = tables.emergence_losses[tables.emergence_losses["step"] == config.model.steps]
+    last = ends.groupby("variant")[["loss", "loss_all", "unigram"]].mean()
     record(
         "emergence_language",
         config.model_dump(mode="json"),
         {
-            "snapshots": means.reset_index().to_dict("records"),
-            "losses": last.reset_index().to_dict("records"),
+            "snapshots": _over_seeds(tables.emergence_snapshots),
+            "losses": ends[["variant", "seed", "loss", "loss_all", "unigram"]].to_dict("records"),
         },
     )
     step = config.model.steps
@@ -68,3 +69,21 @@ def test_snapshots_of_a_small_language_model(tmp_path: Path) -> None:
     assert energy["top-k from the start", step] > energy["all neurons", step]
     assert (last["loss"] < last["unigram"]).all()
     assert last["loss"]["top-k late"] == pytest.approx(last["loss"]["all neurons"], abs=0.05)
+
+
+def test_routing_of_a_small_mixture_settles(tmp_path: Path) -> None:
+    """OLMoE's class, 8 experts of which 2 are used: load, saturation and repeats over training, three seeds."""
+    model = LITTLE.model_copy(update={"family": "olmoe", "d_mlp": 64})
+    config = EmergenceRun(model=model)
+    table = emergence_over_training(config, tmp_path).emergence_routing
+    record("emergence_routing", config.model_dump(mode="json"), {"snapshots": _over_seeds(table)})
+    settled = table[table["measure"] == "saturation"].groupby("step")[["value", "chance"]].mean()
+    assert settled["value"].is_monotonic_increasing and settled["value"].iloc[-1] == 1
+    assert settled["value"].iloc[0] < settled["value"].iloc[-1]
+    assert (table[table["measure"] == "load_entropy"]["value"] > 0.5).all()
+
+
+def _over_seeds(table: DataFrame) -> list[dict[str, Any]]:
+    """Means over layers and seeds with the least and greatest seed."""
+    parts = [snapshots.select(table, m).assign(measure=m) for m in dict.fromkeys(table["measure"])]
+    return pd.concat(parts)[["measure", "variant", "step", "value", "low", "high", "chance"]].to_dict("records")
