@@ -75,7 +75,7 @@ def empty(words: str, command: str) -> None:
     with st.container(border=True):
         st.markdown(words)
         st.code(command, language="bash")
-        st.caption("in a terminal; the Jobs page starts the demo and the sparsity probe")
+        st.caption("in a terminal; the Jobs page starts the demo, emergence and all probes but those of experts")
 
 
 def frame(run: Run, name: str) -> DataFrame:

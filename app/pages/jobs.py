@@ -1,12 +1,14 @@
 """Long work: what runs, what ended how, and starting more."""
 
+from typing import Any
+
 import streamlit as st
 from pydantic import ValidationError
 
 from app import jobs
 from app.commands._run import duration, sentence
-from app.measurements import SparsityConfig
 from app.panels import EVERY, go_on, log_panel, plain, status, title
+from app.startable import PROBES, Probe
 from data.config import Config
 from data.runs import Run, RunError, create, root
 
@@ -53,22 +55,61 @@ def job_list() -> None:
         job_panel(run)
 
 
-def sparsity_form() -> None:
-    """Settings of a sparsity measurement."""
-    with st.form("sparsity"):
-        st.markdown("**Sparsity of a language model**")
-        model = st.text_input("Model", "smollm2-135m", help="A name, a GGUF file, a folder or a hub name.")
-        corpus = st.text_input("Text", "sotu-modern", help="A name or a path; `sparsescope corpora` lists names.")
+def probe_form(probe: Probe) -> None:
+    """Settings of one measurement that a person is likely to change; the command line has all of them."""
+    with st.form(probe.name):
+        st.caption(probe.what)
+        defaults = probe.config()
+        given: dict[str, Any] = {
+            "model": st.text_input("Model", defaults.model, help="A name, a GGUF file, a folder or a hub name."),
+            "corpus": st.text_input(
+                "Text", defaults.corpus, help="A name or a path; `sparsescope corpora` lists names."
+            ),
+        }
         left, right = st.columns(2)
-        tokens = left.number_input("Tokens", 1_000, 10_000_000, 20_000, step=1_000)
-        seed = right.number_input("Seed", 0, 2**31 - 1, 0)
+        size = left.number_input(probe.unit, 1, 10_000_000, probe.size, step=max(1, probe.size // 4))
+        seed = int(right.number_input("Seed", 0, 2**31 - 1, 0))
         if st.form_submit_button("Start", type="primary", icon=":material/play_arrow:"):
             try:
-                config = SparsityConfig(model=model, corpus=corpus, n_tokens=int(tokens), seed=int(seed))
+                config = probe.config.model_validate(given | probe.settings(int(size), seed))
             except ValidationError as error:
                 st.error(plain(sentence(error)))
             else:
-                start(f"sparsity-{config.digest()}", config, "probe.sparsity", config.seed)
+                start(f"{probe.name}-{config.digest()}", config, f"probe.{probe.name}", seed)
+
+
+def probe_forms() -> None:
+    """Choose a measurement of a language model and start it."""
+    with st.container(border=True):
+        st.markdown("**Measure a language model**")
+        name = st.selectbox(
+            "What", list(PROBES), key="probe", bind="query-params", format_func=lambda n: PROBES[n].title
+        )
+        probe_form(PROBES[name])
+
+
+def emergence_form() -> None:
+    """Does sparsity come by itself: two networks in four settings, or a small language model over its training."""
+    from app.experiments import LITTLE, EmergenceRun, TwoLayerRun
+
+    with st.form("emergence"):
+        st.markdown("**Where sparsity emerges**")
+        kind = st.radio(
+            "Experiment",
+            ["emergence.two_layer", "emergence.training"],
+            format_func={
+                "emergence.two_layer": "a two-layer network in four settings",
+                "emergence.training": "a small language model from scratch, with a top-k and without",
+            }.__getitem__,
+        )
+        left, right = st.columns(2)
+        seeds = int(left.number_input("Seeds", 1, 20, 3))
+        steps = int(right.number_input("Steps (language model)", 1, 100_000, LITTLE.steps))
+        if st.form_submit_button("Start", type="primary", icon=":material/play_arrow:"):
+            config: Config = TwoLayerRun(seeds=seeds)
+            if kind == "emergence.training":
+                config = EmergenceRun(seeds=seeds, model=LITTLE.model_copy(update={"steps": steps}))
+            start(f"emergence-{config.digest()}", config, kind, 0)
 
 
 def demo_form() -> None:
@@ -89,5 +130,6 @@ with left:
     st.fragment(job_list, run_every=EVERY)()
 with right:
     st.subheader("Start", anchor=False)
-    sparsity_form()
     demo_form()
+    probe_forms()
+    emergence_form()

@@ -151,6 +151,29 @@ def test_jobs_page_refuses_what_cannot_be_started(run: Run, monkeypatch: pytest.
     assert not test.exception
 
 
+def test_jobs_page_starts_every_probe_with_settings_its_work_reads(
+    runs_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from app import jobs
+    from app.startable import PROBES
+
+    begun: list[Run] = []
+    monkeypatch.setattr(jobs, "start", lambda run: begun.append(run) or 1)
+    for name, probe in PROBES.items():
+        test = show("jobs")
+        test.selectbox(key="probe").set_value(name).run()
+        test.number_input[0].set_value(7)
+        test.button(key=f"FormSubmitter:{name}-Start").click().run()
+        assert not test.exception and not test.error
+        run = begun[-1]
+        assert run.kind == f"probe.{name}" and run.kind in jobs.WORK
+        made = probe.config.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+        assert 7 in (getattr(made, "n_tokens", 0), getattr(made, "n_windows", 0)) or made.sae.n_tokens == 7
+    test = show("jobs")
+    test.button(key="FormSubmitter:emergence-Start").click().run()
+    assert begun[-1].kind == "emergence.two_layer" and len(begun) == len(PROBES) + 1
+
+
 def test_a_dead_job_is_told_and_offered_again(run: Run) -> None:
     (run.path / "log.txt").write_text("last words")
     run.report("running", 1, 4, "counting", pid=2**22 + 1)
