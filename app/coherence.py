@@ -83,6 +83,44 @@ class SeparabilityConfig(Config):
         return self
 
 
+class RouterConfig(Config):
+    """Settings of `probe.router`."""
+
+    model: str
+    """Name, folder or GGUF file of a model with mixtures of experts."""
+    corpus: str = "sotu-modern"
+    """Name or path of the text whose tokens are routed."""
+    n_tokens: PositiveInt = 4_000
+    """Text tokens read."""
+    layers: tuple[NonNegativeInt, ...] = ()
+    """Layers; empty: all that route."""
+    trials: PositiveInt = 200
+    """Codes planted on uniform and on routed supports."""
+    seed: NonNegativeInt = 0
+    """Order of the documents, random router, planted codes."""
+
+
+def read_routers(run: Run, progress: Progress) -> None:
+    """Measure `RouterConfig` into the run: the tables `router_reading, router_recovery, router_overlap`."""
+    from data import open_corpus
+    from probes import open_model, routed_supports
+    from probes.stream import StreamConfig
+
+    config = RouterConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    progress(0, 1, f"opening {config.model}")
+    tables = routed_supports.measure(
+        open_model(config.model, progress=progress),
+        open_corpus(config.corpus),
+        StreamConfig(n_tokens=config.n_tokens, seed=config.seed),
+        layers=config.layers or None,
+        trials=config.trials,
+        seed=config.seed,
+        run=run,
+        progress=progress,
+    )
+    run.save_tables(tables)
+
+
 def separate(run: Run, progress: Progress) -> None:
     """Measure `SeparabilityConfig` into the run: the table `separability`."""
     from probes import router_reading

@@ -74,11 +74,12 @@ _ROLES = (
     (r"(up_proj|w3|c_fc|fc1|fc_in|dense_h_to_4h|wi|wi_0)\.weight$", "in", "neuron"),
     (r"(down_proj|w2|fc2|fc_out|dense_4h_to_h|wo|mlp\.c_proj)\.weight$", "down", "neuron"),
     (r"(o_proj|out_proj|attn\.c_proj|attention\.dense)\.weight$", "attention-out", "head dimension"),
-    (r"(\.gate|router|router\.(layer|classifier)|gate\.wg)\.weight$", "router", "expert"),
-    (r"experts\.gate_up_proj$", "experts-in", "neuron"),
-    (r"experts\.down_proj$", "experts-down", "neuron"),
+    (r"(\.gate|router|router\.(layer|classifier|proj)|gate\.wg)\.weight$", "router", "expert"),
+    (r"(experts\.(gate_up_proj|up_proj|mlp\.v1)|mlp\.input_linear\.weight)$", "experts-in", "neuron"),
+    (r"experts\.mlp\.w1$", "experts-gate", "neuron"),
+    (r"(experts\.(down_proj|mlp\.w2)|mlp\.output_linear\.weight)$", "experts-down", "neuron"),
 )
-_READS = {"embedding", "unembedding", "gate", "in", "router"}
+_READS = {"embedding", "unembedding", "gate", "in", "router", "experts-gate"}
 """Parts whose features are the rows of a plain linear layer's weight."""
 
 
@@ -91,9 +92,9 @@ def parts(model: Weighted) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in model.plain_weights():
         for pattern, role, _ in _ROLES:
-            if re.search(pattern, name):
+            if re.search(pattern, name) and "shared_experts." not in name and "self_attention.experts" not in name:
                 layer = re.search(r"(?:layers|h|blocks?)\.(\d+)\.", name)
-                expert = re.search(r"experts\.(\d+)\.", name)
+                expert = re.search(r"experts\.(?:expert_)?(\d+)\.", name)
                 words = [f"layer-{layer[1]}"] if layer else []
                 words += [f"expert-{expert[1]}"] if expert else []
                 found.setdefault("-".join([*words, role]), name)
@@ -104,8 +105,13 @@ def parts(model: Weighted) -> dict[str, str]:
 
 
 def of_model(model: Weighted, part: str) -> Named:
-    """One part of a model; ValueError lists the parts if there is none of this name."""
+    """One part of a model; ValueError lists the parts if there is none of this name.
+
+    `layer-3-expert-means` is measured: the mean output of each expert over the tokens of the default corpus it gets.
+    """
     known = parts(model)
+    if (asked := re.fullmatch(r"layer-(\d+)-expert-means", part)) and part not in known:
+        return _expert_means(model, int(asked[1]))
     if part not in known:
         shown = [p for p in known if not re.match(r"layer-[1-9]", p)]
         raise ValueError(f"{model.name} has no part '{part}'; it has {', '.join(shown)} and the same in other layers")
@@ -116,6 +122,14 @@ def of_model(model: Weighted, part: str) -> Named:
     if weight.ndim == 3:
         labels = [f"expert {e}, neuron {i}" for e in range(len(weight)) for i in range(matrix.shape[1] // len(weight))]
     return Named(f"{model.name}#{part}", matrix, feature, labels)
+
+
+def _expert_means(model: Any, layer: int) -> Named:
+    from data.corpus import open_corpus
+    from probes.routed_supports import expert_means
+
+    means, used = expert_means(model, open_corpus(), layer)
+    return Named(f"{model.name}#layer-{layer}-expert-means", means, "mean output of", [f"expert {e}" for e in used])
 
 
 def token_labels(tokenizer: Any, count: int) -> list[str] | None:

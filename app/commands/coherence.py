@@ -74,6 +74,47 @@ def measure(
     typer.echo(f"\ntables are in {place}")
 
 
+@verbs.command("router")
+@guard
+def router(
+    model: Annotated[str, typer.Argument(help="A model with mixtures of experts: a name or a folder.")],
+    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    n_tokens: Annotated[int, typer.Option("--tokens", help="Text tokens to read.")] = 4_000,
+    layer: Annotated[list[int] | None, typer.Option(help="A layer; repeat. Default: all that route.")] = None,
+    trials: Annotated[int, typer.Option(help="Codes planted on uniform and on routed supports.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of documents, random router and planted codes.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write. Default: runs/router-DIGEST.")] = None,
+) -> None:
+    """Read a model's routers as dictionaries: are expert rows far enough apart, and do routed supports overlap?
+
+    A linear router with top-k is one-step thresholding over its expert rows. mu (2k - 1) < 1 at the model's own k would
+    guarantee that sparse sums of expert rows are routed back to their experts. Beside it: the share of supports
+    recovered, uniform ones and those the model routes; the share of experts that two tokens have in common, against k/E
+    for independent uniform choices and against a random router on the same inputs (intervals: blocks of documents
+    resampled). The figure is coherence-routers.
+
+    Example: `sparsescope coherence router FOLDER --tokens 4000`
+    """
+    from app import jobs
+    from app.coherence import RouterConfig, read_routers
+    from app.commands._columns import echo_columns
+    from data.runs import create, root
+
+    config = RouterConfig(
+        model=model, corpus=corpus, n_tokens=n_tokens, layers=tuple(layer or ()), trials=trials, seed=seed
+    )
+    place = (out or root() / f"router-{config.digest()}").resolve()
+    run = create(place.name, config, kind="probe.router", root_folder=place.parent, seed=seed)
+    with progress("routers") as tell:
+        jobs.carry_out(run, read_routers, tell)
+    shown = ["layer", "router", "mu", "welch", "k", "k_guaranteed", "certified"]
+    echo_columns(shown, run.table("router_reading").round(4)[shown].to_numpy().tolist())
+    typer.echo("")
+    shown = ["layer", "router", "n_tokens", "mean", "low", "high", "chance", "ratio"]
+    echo_columns(shown, run.table("router_overlap").round(4)[shown].to_numpy().tolist())
+    typer.echo(f"\ntables are in {place}")
+
+
 @verbs.command("separability")
 @guard
 def separability(

@@ -10,7 +10,8 @@ from app import jobs
 from app.coherence import CoherenceConfig
 from app.commands._run import sentence
 from app.figures import coherence as figures
-from app.panels import chart, choose_run, dark, frame, live, plain, table_panel, title, told
+from app.figures.coherence_routers import FIGURES as ROUTERS
+from app.panels import chart, choose_run, dark, entry_panel, frame, live, plain, table_panel, title, told
 from data.runs import Run, create, root
 
 HINT = "sparsescope coherence measure smollm2-135m#layer-15-down"
@@ -164,8 +165,27 @@ def body(run: Run) -> None:
     table_panel(run, TABLES)
 
 
+def routers(run: Run) -> None:
+    """A model's routers read as dictionaries."""
+    entry_panel(ROUTERS[0], run)
+    with told():
+        rows = frame(run, "router_recovery")
+        st.caption(
+            "Share of codes on expert rows whose experts top-k finds: uniform supports, and those routed (given)."
+        )
+        shown = ["layer", "router", "supports", "k", "rate", "low", "high", "trials"]
+        st.dataframe(rows[shown], hide_index=True, width="stretch")
+    table_panel(run, ("router_reading", "router_recovery", "router_overlap"))
+
+
 title("Coherence", "How far apart are the directions, what does that guarantee, and what is recovered in fact?")
 form()
-chosen = choose_run(("coherence",), hint=HINT)
-if chosen is not None:
-    live(chosen, body)
+what = st.segmented_control("Show", ["Dictionaries", "Routers"], default="Dictionaries", label_visibility="collapsed")
+if what == "Routers":
+    chosen = choose_run(("router_reading", "router_overlap"), hint="sparsescope coherence router FOLDER_OF_A_MOE")
+    if chosen is not None:
+        live(chosen, routers)
+else:
+    chosen = choose_run(("coherence",), hint=HINT)
+    if chosen is not None:
+        live(chosen, body)

@@ -196,3 +196,29 @@ def test_supports_noise_and_one_support_reach_the_tables(tmp_path: Path) -> None
 
     real = run.table("coherence").set_index("condition").loc["real", "erc"]
     assert real == pytest.approx(coherence.exact_recovery(frames.random_directions(16, 40, seed=0), [1, 4]))
+
+
+def test_a_models_routers_are_read_drawn_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer) -> None:
+    from app.figures.coherence_routers import FIGURES as ROUTERS
+    from tests.probes.tiny import tiny_hf
+
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
+    folder = tmp_path / "moe"
+    tiny_hf("olmoe", num_experts=8, num_experts_per_tok=2, num_hidden_layers=2).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    done = CliRunner().invoke(verbs, ["router", str(folder), "--tokens", "300", "--trials", "40"])
+    assert done.exit_code == 0, done.output
+    assert "random router" in done.output
+    [run] = [Run(path.parent) for path in tmp_path.glob("router-*/settings.json")]
+    held = {name: run.table(name) for name in run.table_names()}
+    drawn = ROUTERS[0].draw(held)
+    own = held["router_reading"].query("router == 'router'")
+    assert list(drawn.data[0].y) == list(own["mu"])
+    assert list(drawn.data[-1].y) == [1 / 3, 1 / 3]
+    assert f"in {int(own['certified'].sum())} of them" in ROUTERS[0].caption(held)
+    refused = CliRunner().invoke(verbs, ["router", str(folder), "--layer", "7"])
+    assert refused.exit_code == 2
+
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page.segmented_control[0].set_value("Routers").run()
+    assert not page.exception and any("Routers as dictionaries" in s.value for s in page.subheader)
