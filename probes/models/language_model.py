@@ -29,7 +29,7 @@ class Block:
     """What the feed-forward part of one layer is."""
 
     kind: str
-    """`dense` or `moe`."""
+    """`dense`, `moe`, or `none` in a layer without a feed-forward block."""
     d_mlp: int
     """Neurons (of one expert, in a mixture of experts)."""
     gated: bool
@@ -40,6 +40,10 @@ class Block:
     """Experts, 0 in a dense block."""
     k: int = 0
     """Experts used for a token, 0 in a dense block."""
+    weighs: str = "output"
+    """Whether the routing weights multiply the experts' `output` or their `input` (Llama 4)."""
+    routed_scale: float = 1.0
+    """What the sum of the experts' weighted outputs is multiplied by before it is added."""
 
 
 class LanguageModel(ABC):
@@ -73,6 +77,11 @@ class LanguageModel(ABC):
     @abstractmethod
     def plain_weights(self) -> dict[str, Tensor]:
         """Parameters under transformers' own names."""
+
+    @property
+    def body(self) -> Any:
+        """The module that runs the blocks, without the vocabulary projection."""
+        return self.hf.base_model
 
     @property
     def config(self) -> Any:
@@ -165,9 +174,12 @@ class LanguageModel(ABC):
         seen: dict[str, Tensor] = {}
 
         def keep(site: str) -> Hook:
-            # Mixtures hold their routing with batch and position in one axis.
-            flat = site in ROUTED_SITES
-            return lambda tensor: seen.__setitem__(site, tensor.unflatten(0, ids.shape) if flat else tensor)
+            def run(tensor: Tensor) -> None:
+                # Mixtures hold their routing, some their output too, with batch and position in one axis.
+                flat = site in ROUTED_SITES or tensor.dim() == 2
+                seen[site] = tensor.unflatten(0, ids.shape) if flat else tensor
+
+            return run
 
         def finish(layer: int) -> Hook:
             def at_block_output(tensor: Tensor) -> None:
@@ -182,7 +194,7 @@ class LanguageModel(ABC):
         hooks = [(layer, site, keep(site)) for layer in wanted for site in names if site != "block_output"]
         hooks += [(layer, "block_output", finish(layer)) for layer in wanted]
         with torch.no_grad(), self.hooked(hooks), suppress(_Enough):
-            self.hf.base_model(input_ids=ids.to(self.device), use_cache=False)
+            self.body(input_ids=ids.to(self.device), use_cache=False)
 
     @contextmanager
     def edited(self, edits: Mapping[tuple[int, str], Callable[[Tensor], Tensor]]) -> Iterator[None]:

@@ -1,145 +1,176 @@
-"""Mixture-of-experts models, observed at the doors of transformers' own modules.
+"""Mixture-of-experts models, observed at the doors of transformers' own modules (`mixtures`)."""
 
-The experts' module of a layer is called with `(hidden_states, top_k_index, top_k_weights)`: a hook before it sees
-the choice that was used, after any bias, grouping or renormalisation.  Deriving the choice from router logits
-would be wrong for grouped or bias-balanced routers.
-"""
-
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from probes.models import scores
+from probes.models.adapters import has_experts, mixture_of
+from probes.models.hooks import after, before, first
 from probes.models.language_model import Block, Hook, LanguageModel
+from probes.models.mixtures import Mixture
 from probes.models.sites import ROUTED_SITES
 from probes.models.weights import ModelError
 
 REFUSED = {
     "nllb_moe": "transformers routes every token of NLLB-MoE to experts 0 and 1 only, so its routing would be wrong",
+    "doge": "transformers mixes the router scores of different tokens in Doge (its `view(2, tokens, keys)` cuts across "
+    "tokens, so a token's experts depend on other tokens, later ones too), so its routing would be wrong",
 }
 """Families that cannot be trusted, with the reason."""
+DOWN, GATE, IN = ("down_proj", "w2", "wo", "fc2"), ("gate_proj", "w1", "wi_0"), ("up_proj", "wi", "fc1")
+"""What dense blocks call their matrices."""
 
 
 class RoutedModel(LanguageModel):
-    """A model with at least one mixture-of-experts block; outputs are bitwise those of the model alone."""
+    """A model with at least one mixture-of-experts block; outputs are bitwise those of the model alone.
+
+    An encoder-decoder (Switch) is observed in its encoder, which is where every token of a text is read; it has no
+    next-token loss, so `logits` refuses.
+    """
+
+    @property
+    def body(self) -> Any:
+        """The module that runs the blocks; the encoder of an encoder-decoder."""
+        return self.hf.get_encoder() if self.hf.config.is_encoder_decoder else self.hf.base_model
+
+    def logits(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch _ vocab"]:
+        """Next-token scores; ModelError for an encoder-decoder."""
+        if self.hf.config.is_encoder_decoder:
+            raise ModelError(f"{self.title} is an encoder-decoder; its encoder's routing can be observed, but no loss")
+        return super().logits(ids)
+
+    @property
+    def n_layers(self) -> int:
+        """Transformer blocks."""
+        return len(self.layers)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The feed-forward part of every layer."""
-        return tuple(self._block(layer) for layer in self.layers)
+        return tuple(self._block(layer, mixture) for layer, mixture in zip(self.layers, self.mixtures, strict=True))
 
     @cached_property
     def layers(self) -> nn.ModuleList:
-        """The decoder layers."""
-        lists = (m for m in self.hf.base_model.modules() if isinstance(m, nn.ModuleList))
-        found = next((m for m in lists if len(m) == self.n_layers), None)
-        if found is None:
-            raise ModelError(f"{self.title}: no list of {self.n_layers} decoder layers found in the model")
-        return found
+        """The blocks' modules: the outermost list of modules that holds experts."""
+        lists = (m for m in self.body.modules() if type(m) is nn.ModuleList and has_experts(m))
+        return next(lists)
 
-    def _block(self, layer: nn.Module) -> Block:
-        experts, activation = experts_of(layer), getattr(self.config, "hidden_act", "unknown")
-        if experts is None:
-            mlp = _feed_forward_of(layer)
-            return Block("dense", d_mlp=_projection(mlp, "down").in_features, gated=True, activation=activation)
-        down = experts.down_proj
-        width = next(size for size in down.shape[1:] if size != self.d_model or down.shape[1] == down.shape[2])
-        k: int = getattr(self.config, "num_experts_per_tok", None) or getattr(self.config, "moe_topk", None) or 1
-        return Block("moe", d_mlp=width, gated=True, activation=activation, n_experts=down.shape[0], k=k)
+    @cached_property
+    def mixtures(self) -> tuple[Mixture | None, ...]:
+        """The mixture of experts of each layer; None where it has none."""
+        recorders = _recorders(self.hf)
+        return tuple(mixture_of(layer, recorders) for layer in self.layers)
+
+    @cached_property
+    def score(self) -> tuple[str, ...]:
+        """What turns each layer's router logits into probabilities (see `scores.find`); `none` without experts."""
+        return scores.find(self)
+
+    def _block(self, layer: nn.Module, mixture: Mixture | None) -> Block:
+        names = ("hidden_act", "hidden_activation", "activation_function", "dense_act_fn")
+        activation = next((found for name in names if (found := getattr(self.config, name, None))), "unknown")
+        if mixture is None:
+            mlp = _dense_of(layer)
+            if mlp is None:
+                return Block("none", d_mlp=0, gated=False, activation=activation)
+            return Block("dense", _child(mlp, DOWN).in_features, _child(mlp, GATE) is not None, activation)
+        return Block(
+            "moe",
+            d_mlp=mixture.d_mlp(self.d_model),
+            gated=getattr(mixture.experts, "has_gate", not hasattr(mixture.experts, "up_proj")),
+            activation=activation,
+            n_experts=mixture.n_experts,
+            k=_k(self.config),
+            weighs=mixture.weighs,
+            routed_scale=mixture.scale,
+        )
 
     @contextmanager
     def hooked(self, hooks: Iterable[tuple[int, str, Hook]]) -> Iterator[None]:
-        """While open, each (layer, site, hook) sees, and may replace, that site's tensor."""
+        """While open, each (layer, site, hook) sees, and may replace, that site's tensor.
+
+        A site that a layer does not have (experts in a dense layer, a feed-forward block in a layer without) is not
+        shown.
+        """
+        wanted = list(hooks)
+        if any(site == "router_probabilities" for _, site, _ in wanted):
+            self.score  # noqa: B018  a pass of its own, before any hook of this one
         with ExitStack() as stack:
-            for layer, site, hook in hooks:
-                handle = self._register(layer, site, hook)
-                if handle is not None:
+            for layer, site, hook in wanted:
+                for handle in self._register(layer, site, hook):
                     stack.callback(handle.remove)
             yield
 
-    def _register(self, layer: int, site: str, hook: Hook) -> Any:
-        block = self.layers[layer]
+    def _register(self, layer: int, site: str, hook: Hook) -> list[Any]:
+        block, mixture = self.layers[layer], self.mixtures[layer]
+        if site == "router_probabilities":
+            return [] if mixture is None else mixture.register("router_logits", self._probabilities(layer, hook))
         if site in ROUTED_SITES:
-            return self._register_routed(block, site, hook)
+            return [] if mixture is None else mixture.register(site, hook)
         if site in ("block_input", "block_output"):
-            return (_before if site == "block_input" else _after)(block, hook)
+            return [(before if site == "block_input" else after)(block, hook)]
         if site == "attention_output":
-            return _after(_attention_of(block), hook)
+            return [after(attention, hook) for attention in _attentions(block)[-1:]]
         if site in ("ffn_input", "ffn_output"):
-            return (_before if site == "ffn_input" else _after)(_feed_forward_of(block), hook)
-        if experts_of(block) is None and site in ("gate", "neurons"):
-            mlp = _feed_forward_of(block)
-            return _after(_projection(mlp, "gate"), hook) if site == "gate" else _before(_projection(mlp, "down"), hook)
-        if site in ("gate", "neurons"):
-            return None  # a mixture's neurons are its experts'; see `expert_output`
-        raise ModelError(f"{self.title} does not offer the site '{site}'")
+            ffn = _dense_of(block) if mixture is None else mixture.block
+            return [] if ffn is None else [(before if site == "ffn_input" else after)(ffn, hook)]
+        if site not in ("gate", "neurons"):
+            raise ModelError(f"{self.title} does not offer the site '{site}'")
+        mlp = _dense_of(block) if mixture is None else None  # a mixture's neurons are its experts'
+        if mlp is None:
+            return []
+        if site == "neurons":
+            return [before(_child(mlp, DOWN), hook)]
+        into = _child(mlp, GATE) or _child(mlp, IN)
+        if into is None:
+            raise ModelError(f"{self.title} does not offer the site 'gate' in layer {layer}")
+        return [after(into, hook)]
 
-    def _register_routed(self, block: nn.Module, site: str, hook: Hook) -> Any:
-        experts = experts_of(block)
-        if experts is None:
-            return None  # a dense layer of a mixed model routes nothing
-        if site == "router_logits":
-            return self._register_router(block, hook)
+    def _probabilities(self, layer: int, hook: Hook) -> Hook:
+        score = self.score[layer]
 
-        def at_door(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            call = inspect.signature(module.forward).bind(*args, **kwargs)
-            index_name, weight_name = _choice_names(module)
-            if site == "expert_output":
-                hook(unweighted_outputs(module, call.arguments["hidden_states"], call.arguments[index_name]))
-                return None
-            name = index_name if site == "expert_index" else weight_name
-            new = hook(call.arguments[name])
-            if new is None:
-                return None
-            call.arguments[name] = new
-            return call.args, call.kwargs
+        def run(logits: Tensor) -> None:
+            if hook(scores.probabilities(logits, score)) is not None:
+                raise ModelError("the site 'router_probabilities' can be observed, not edited; edit router_logits")
 
-        return experts.register_forward_pre_hook(at_door, with_kwargs=True)
-
-    def _register_router(self, block: nn.Module, hook: Hook) -> Any:
-        recorder = _router_recorder(self.hf)
-        router = next((m for m in block.modules() if recorder and isinstance(m, recorder.target_class)), None)
-        if router is None:
-            raise ModelError(f"{self.title} does not say where its router logits are")
-        return _after(router, hook, index=recorder.index)
+        return run
 
     def feed_forward(self, layer: int) -> Callable[[Tensor], Tensor]:
         """The layer's feed-forward block as a function of its input (batch, position, d_model)."""
-        mlp = _feed_forward_of(self.layers[layer])
-        return lambda states: _first(mlp(states))
+        mlp = self._feed_forward(layer)
+        return lambda states: first(mlp(states))
 
     def feed_forward_parameters(self, layer: int) -> Iterable[Tensor]:
         """The parameters of the layer's feed-forward block, router and experts included."""
-        return _feed_forward_of(self.layers[layer]).parameters()
+        return self._feed_forward(layer).parameters()
+
+    def _feed_forward(self, layer: int) -> nn.Module:
+        mixture = self.mixtures[layer]
+        found = _dense_of(self.layers[layer]) if mixture is None else mixture.block
+        if found is None:
+            raise ModelError(f"layer {layer} of {self.title} has no feed-forward block")
+        return found
 
     def plain_weights(self) -> dict[str, Tensor]:
         """Parameters under transformers' own names."""
         return dict(self.hf.state_dict())
 
 
-def unweighted_outputs(
-    experts: nn.Module, states: Float[Tensor, "tokens d_model"], index: Int[Tensor, "tokens k"]
-) -> Float[Tensor, "tokens k d_model"]:
-    """Output of each expert that was used, before weighting: the experts' own code, one slot at a time, weight 1."""
-    one = torch.ones_like(index[:, :1], dtype=states.dtype)
-    slots = [experts.forward(states, index[:, j : j + 1], one) for j in range(index.shape[1])]
-    return torch.stack(slots, dim=1)
-
-
 def is_routed(hf: Any) -> bool:
     """Whether any module of the model is a stack of experts called with the choice made."""
-    return any(_takes_the_choice(module) for module in hf.modules())
+    return has_experts(hf)
 
 
 def check_family(hf: Any, title: str) -> None:
     """ModelError with the reason if the family's routing cannot be trusted or cannot be seen."""
-    family = hf.config.model_type
-    if family in REFUSED:
+    family = hf.config.model_type.replace("-", "_")
+    routed = any("Experts" in type(module).__name__ or "MoE" in type(module).__name__ for module in hf.modules())
+    if family in REFUSED and (routed or family == "nllb_moe"):
         raise ModelError(f"{title} is refused: {REFUSED[family]}")
     scattered = any(type(module).__name__.endswith(("Experts", "SparseMLP")) for module in hf.modules())
     if scattered and not is_routed(hf):
@@ -148,71 +179,34 @@ def check_family(hf: Any, title: str) -> None:
         )
 
 
-def experts_of(layer: nn.Module) -> Any:
-    """The stack of experts inside a decoder layer, None in a dense layer."""
-    return next((module for module in layer.modules() if _takes_the_choice(module)), None)
-
-
-def _takes_the_choice(module: nn.Module) -> bool:
-    return hasattr(module, "down_proj") and bool(_choice_names(module))
-
-
-def _choice_names(module: nn.Module) -> tuple[str, ...]:
-    """What the experts' module calls the indices and the weights of the choice; empty if it is not told them."""
-    parameters = inspect.signature(module.forward).parameters
-    spellings = (("top_k_index", "top_k_weights"), ("router_indices", "routing_weights"))
-    return next((pair for pair in spellings if set(pair) <= set(parameters)), ())
-
-
-def _router_recorder(hf: Any) -> Any:
+def _recorders(hf: Any) -> list[Any]:
+    """What transformers says of where router logits are."""
+    found: list[Any] = []
     for module in hf.modules():
         recorder = (getattr(module, "_can_record_outputs", None) or {}).get("router_logits")
-        if recorder is not None:
-            return recorder
-    return None
+        found += recorder if isinstance(recorder, list) else [recorder] if recorder is not None else []
+    return found
 
 
-def _feed_forward_of(layer: nn.Module) -> nn.Module:
-    experts = experts_of(layer)
-    for _, child in layer.named_children():
-        inside = set(child.modules())
-        if experts in inside if experts is not None else _has_projection(child):
-            return child
-    raise ModelError(f"no feed-forward block found in {type(layer).__name__}")
+def _k(config: Any) -> int:
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts", "moe_k")
+    found = next((value for name in names if (value := getattr(config, name, None))), None)
+    if found is None and (inner := getattr(config, "ffn_config", None)) is not None:
+        return _k(inner)
+    return found[0] if isinstance(found, list) else found or 1
 
 
-def _attention_of(layer: nn.Module) -> nn.Module:
-    return next(child for name, child in layer.named_children() if "att" in name and "norm" not in name)
+def _attentions(layer: nn.Module) -> list[nn.Module]:
+    """The layer's attention, or what stands in its place (state-space, convolution); empty if it has none."""
+    roles = ("att", "mamba", "conv", "mixer")
+    named = [(n, c) for n, c in layer.named_children() if "norm" not in n and not has_experts(c)]
+    return [child for name, child in named if any(role in name for role in roles)]
 
 
-def _has_projection(module: nn.Module) -> bool:
-    return any(name.startswith("down") for name, _ in module.named_children())
+def _dense_of(layer: nn.Module) -> nn.Module | None:
+    """The layer's dense feed-forward block, None if it has none."""
+    return next((module for module in layer.modules() if isinstance(_child(module, DOWN), nn.Linear)), None)
 
 
-def _projection(mlp: nn.Module, role: str) -> Any:
-    return next(child for name, child in mlp.named_children() if name.startswith(role))
-
-
-def _first(output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _before(module: nn.Module, hook: Hook) -> Any:
-    def run(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            new = hook(args[0])
-            return None if new is None else ((new, *args[1:]), kwargs)
-        new = hook(kwargs["hidden_states"])
-        return None if new is None else (args, kwargs | {"hidden_states": new})
-
-    return module.register_forward_pre_hook(run, with_kwargs=True)
-
-
-def _after(module: nn.Module, hook: Hook, index: int = 0) -> Any:
-    def run(_: nn.Module, __: Any, output: Any) -> Any:
-        if not isinstance(output, tuple):
-            return hook(output)
-        new = hook(output[index])
-        return None if new is None else (*output[:index], new, *output[index + 1 :])
-
-    return module.register_forward_hook(run)
+def _child(module: nn.Module, names: tuple[str, ...]) -> Any:
+    return next((child for name in names if (child := getattr(module, name, None)) is not None), None)

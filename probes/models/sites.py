@@ -12,10 +12,13 @@ SITES = {
     "neurons": "input of the down-projection: act(gate) * up, or act(in), d_mlp",
     "ffn_output": "what the feed-forward block adds to the residual stream, d_model",
     "block_output": "residual stream leaving the block, d_model",
+    "router_input": "what the router is called with, d_model",
     "router_logits": "scores of the router before any bias or grouping, n_experts",
-    "expert_index": "experts used for each token, k",
+    "router_probabilities": "the router's distribution over all experts, sums to 1 (see RoutedModel.score), n_experts",
+    "expert_index": "experts used for each token, -1 where the token was dropped or skips the experts, k",
     "expert_weight": "weights with which their outputs were summed, k",
     "expert_output": "unweighted outputs of the experts used, axes (batch, position, k, d_model)",
+    "shared_output": "what the experts that every token uses add, their gate applied, d_model",
 }
 """Site -> what it holds and the width of its last axis."""
 
@@ -31,7 +34,15 @@ DENSE_HOOKS = {
 }
 """Site -> hook of a TransformerBridge block."""
 
-ROUTED_SITES = ("router_logits", "expert_index", "expert_weight", "expert_output")
+ROUTED_SITES = (
+    "router_input",
+    "router_logits",
+    "router_probabilities",
+    "expert_index",
+    "expert_weight",
+    "expert_output",
+    "shared_output",
+)
 """Sites that only a mixture-of-experts block has."""
 
 
