@@ -36,4 +36,4 @@ def snapshots(
     means = run.table("specialization").query("labels == 'word_class'").groupby("step")[["mi", "null_type"]].mean()
     shown = settled.rename(columns={"value": "saturation"}).join(means).reset_index()
     echo_columns(list(shown.columns), shown.round(4).to_numpy().tolist())
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page emergence` shows it")
+    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page training` shows it")

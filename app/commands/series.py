@@ -55,4 +55,4 @@ def series(
         jobs.carry_out(run, work, tell)
     shown = ["variant", "seed", "parameters", "active", "loss", "kneser_ney"]
     echo_columns(shown, run.table("series_models")[shown].round(3).to_numpy().tolist())
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page emergence` shows it")
+    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page training` shows it")

@@ -21,6 +21,7 @@ PAGES = {
         ("coherence", "Coherence", "join_inner"),
         ("saes", "Sparse autoencoders", "filter_center_focus"),
         ("emergence", "Emergence", "trending_down"),
+        ("training", "Training", "model_training"),
     ],
     "Work": [("runs", "Runs", "folder_open"), ("jobs", "Jobs", "pending_actions")],
 }

@@ -52,5 +52,20 @@ BIBTEX = {
   journal = {arXiv preprint arXiv:2408.14690},
   year = {2024},
 }""",
+    "dai2024deepseekmoe": """@inproceedings{dai2024deepseekmoe,
+  title = {{DeepSeekMoE}: Towards Ultimate Expert Specialization in Mixture-of-Experts Language Models},
+  author = {Dai, Damai and Deng, Chengqi and Zhao, Chenggang and Xu, R. X. and Gao, Huazuo and Chen, Deli and
+    Li, Jiashi and Zeng, Wangding and Yu, Xingkai and Wu, Y. and others},
+  booktitle = {Annual Meeting of the Association for Computational Linguistics},
+  year = {2024},
+  note = {arXiv:2401.06066},
+}""",
+    "muennighoff2024olmoe": """@article{muennighoff2024olmoe,
+  title = {{OLMoE}: Open Mixture-of-Experts Language Models},
+  author = {Muennighoff, Niklas and Soldaini, Luca and Groeneveld, Dirk and Lo, Kyle and Morrison, Jacob and
+    Min, Sewon and Shi, Weijia and Walsh, Pete and others},
+  journal = {arXiv preprint arXiv:2409.02060},
+  year = {2024},
+}""",
 }
 """BibTeX entries by key."""
