@@ -15,7 +15,7 @@ from pandas import DataFrame
 
 from app import export, jobs
 from app.figures.catalogue import Entry
-from data.runs import Run, RunError, list_runs, root
+from data.runs import Run, RunError, known_runs
 from data.tables import Tables
 
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "toImage"]}
@@ -41,8 +41,8 @@ def title(words: str, what: str) -> None:
 
 
 def runs() -> list[Run]:
-    """All runs that can be read, newest first."""
-    return list_runs(root())
+    """All runs that can be read: the user's own, newest first, then those that ship."""
+    return known_runs()
 
 
 def choose_run(needs: Collection[str] = (), *, hint: str) -> Run | None:
@@ -67,7 +67,7 @@ def choose_run(needs: Collection[str] = (), *, hint: str) -> Run | None:
     name = st.selectbox("Run", fitting, key="run", persist_state="session")
     # not `bind="query-params"`, which leaves the default out of the address
     st.query_params["run"] = st.session_state[_WRITTEN] = name
-    return Run(root() / name)
+    return next(run for run in runs() if run.name == name)
 
 
 def empty(words: str, command: str) -> None:

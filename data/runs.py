@@ -33,8 +33,21 @@ from data.files import RunError, only_writer, reading, replacing, sweep
 from data.provenance import provenance
 from data.tables import Tables
 
-__all__ = ["Run", "RunError", "check_name", "compare", "create", "list_runs", "open_run", "provenance", "root"]
+__all__ = [
+    "Run",
+    "RunError",
+    "check_name",
+    "compare",
+    "create",
+    "known_runs",
+    "list_runs",
+    "open_run",
+    "provenance",
+    "root",
+]
 
+SHIPPED = Path(__file__).parent / "bundled" / "runs"
+"""Runs that come with the installation, so that there is something true to look at before anything is measured."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
@@ -220,10 +233,14 @@ def create(
 
 
 def open_run(name_or_path: str | Path, root_folder: Path | None = None) -> Run:
-    """The run of this name under the root folder, else the run folder at this path; RunError if there is neither."""
+    """The run of this name under the root folder or among those that ship, else the run folder at this path.
+
+    RunError if there is none.
+    """
     path = Path(name_or_path)
-    if _plain(str(name_or_path)) and _is_run((root_folder or root()) / path):
-        return Run((root_folder or root()) / path)
+    for folder in (root_folder or root(), SHIPPED):
+        if _plain(str(name_or_path)) and _is_run(folder / path):
+            return Run(folder / path)
     if not _is_run(path) and isinstance(name_or_path, Path):
         raise RunError(f"no run at {path} (it has no settings.json); `sparsescope runs` lists the runs")
     if not _is_run(path):
@@ -241,6 +258,12 @@ def list_runs(root_folder: Path | None = None) -> list[Run]:
             if _plain(path.parent.name):
                 found.append((path.stat().st_mtime, path.parent))
     return [Run(path) for _, path in sorted(found, reverse=True)]
+
+
+def known_runs() -> list[Run]:
+    """The runs below the root folder, newest first, then those that ship unless one of the same name hides them."""
+    own = list_runs()
+    return own + [run for run in list_runs(SHIPPED) if run.name not in {one.name for one in own}]
 
 
 def compare(first: Run, second: Run) -> DataFrame:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from app import export
 from app.panels import choose_run, log_panel, plain, runs, status, table_panel, title
-from data.runs import Run, RunError, compare, root
+from data.runs import SHIPPED, Run, RunError, compare, open_run
 
 
 def details(run: Run) -> None:
@@ -41,7 +41,7 @@ def differences(run: Run) -> None:
         return
     other = st.selectbox("Compare with", others, key="with", bind="query-params", index=None, placeholder="another run")
     if other:
-        table = compare(run, Run(root() / other))
+        table = compare(run, open_run(other))
         table.columns = ["setting", run.name, other]
         if len(table):
             st.dataframe(table, hide_index=True, width="stretch")
@@ -75,7 +75,10 @@ if chosen is not None:
         st.subheader("Figures", anchor=False)
         figures_of(chosen)
         details(chosen)
-        if st.button("Delete this run", icon=":material/delete:", disabled=now == "running"):
+        ships = chosen.path.parent == SHIPPED
+        if ships:
+            st.caption("This run came with the installation, so it is not deleted here.")
+        if st.button("Delete this run", icon=":material/delete:", disabled=ships or now == "running"):
             confirm(chosen)
     except RunError as error:
         st.error(plain(error))
