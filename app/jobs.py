@@ -36,6 +36,7 @@ WORK = {
     "toy.sweep": "app.toys:do_sweep",
     "probe.coherence": "app.coherence:work",
     "probe.separability": "app.coherence:separate",
+    "probe.router": "app.coherence:read_routers",
     "probe.keep": "app.laziness:keep",
     "probe.kinds": "app.laziness:kinds",
     "probe.ladder": "app.laziness:ladder",

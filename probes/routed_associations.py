@@ -9,10 +9,17 @@ from pandas import DataFrame
 
 from data.progress import Progress, silent
 from data.tables import Tables
-from probes import specialization
+from probes import expert_names, specialization
+from probes.cells import cells as cell_tests
+from probes.choices import choices
 from probes.information import mutual_information
+from probes.nulls import by_type, count
+from probes.routed_counts import strongest
 from probes.routed_labels import RoutedText, used
 from probes.specialization import Association
+
+BEFORE = "layer before"
+"""Labels that are the heaviest expert of the layer before."""
 
 
 def measure(
@@ -34,10 +41,10 @@ def measure(
         for place, layer in enumerate(routes.layers):
             progress(step + place / len(routes.layers), len(steps), f"{kind} ({condition}), layer {layer}")
             held = used(routes, layer, labelled.code, n_tokens)
-            names = np.array(labelled.words, dtype=object)[labelled.code[held.rows]]
+            of_tokens = np.array(labelled.words, dtype=object)[labelled.code[held.rows]]
             found = specialization.association(
                 held.experts,
-                names,
+                of_tokens,
                 text.token_id[held.rows],
                 text.document[held.rows],
                 seed,
@@ -45,13 +52,68 @@ def measure(
                 n_permutations=n_permutations,
                 n_experts=routes.n_experts(layer),
             )
-            about = {"condition": condition, "layer": layer, "labels": kind}
+            about: dict[str, Any] = {"condition": condition, "layer": layer, "labels": kind}
             rows.append(about | row(found))
             cells.append(found.cells.assign(**about))
+    for condition in conditions:
+        rows += links(text, condition, n_tokens, n_permutations, seed)
     tokens = [identity(text, condition, n_tokens) for condition in conditions]
     progress(1, 1, "specialization")
     together = pd.concat([DataFrame(rows), *tokens], ignore_index=True)
-    return Tables(specialization=together, cells=pd.concat(cells, ignore_index=True) if cells else DataFrame())
+    every = pd.concat(cells, ignore_index=True) if cells else DataFrame()
+    return Tables(specialization=together, cells=every, names=names(text, every, conditions, kinds, n_tokens))
+
+
+def links(text: RoutedText, condition: str, n_tokens: int, n_permutations: int, seed: int) -> list[dict[str, Any]]:
+    """Association of each layer's experts with the heaviest expert of the layer before, labels `layer before`."""
+    routes, rows = text.routes(condition), []
+    for before, layer in zip(routes.layers, routes.layers[1:], strict=False):
+        code = strongest(routes, before)
+        held = used(routes, layer, code, n_tokens)
+        if len(np.unique(code[held.rows])) < 2:
+            continue
+        found = specialization.association(
+            held.experts,
+            code[held.rows],
+            text.token_id[held.rows],
+            text.document[held.rows],
+            seed,
+            tokens=held.tokens,
+            n_permutations=n_permutations,
+            n_experts=routes.n_experts(layer),
+        )
+        rows.append({"condition": condition, "layer": layer, "labels": BEFORE} | row(found))
+    return rows
+
+
+def names(
+    text: RoutedText, cells: DataFrame, conditions: Sequence[str], kinds: Sequence[str], n_tokens: int
+) -> DataFrame:
+    """One row an expert and condition: `probes.expert_names.expert_names`, by word class and by the token before."""
+    if "word_class" not in kinds:
+        return DataFrame()
+    labelled, surface = text.labels("word_class"), text.table.column("text")
+    spoken = np.array([*labelled.words, ""], dtype=object)[labelled.code]
+    following = expert_names.after(spoken, surface, text.document)
+    frames = []
+    for condition in conditions:
+        routes = text.routes(condition)
+        for layer in routes.layers:
+            held = used(routes, layer, labelled.code, n_tokens)
+            made = choices(
+                held.experts,
+                following[held.rows],
+                surface[held.rows],
+                text.document[held.rows],
+                held.tokens,
+                routes.n_experts(layer),
+            )
+            seen = by_type(made)
+            of_layer = cells.query("condition == @condition and layer == @layer and labels == 'word_class'")
+            kinds_of = {"word_class": of_layer, "after": cell_tests(made, seen, count(made))}
+            named = expert_names.expert_names(kinds_of, expert_names.top_tokens(made, seen))
+            frames.append(named.assign(condition=condition, layer=layer))
+    return pd.concat(frames, ignore_index=True)
 
 
 def row(found: Association) -> dict[str, Any]:
@@ -89,4 +151,4 @@ def identity(text: RoutedText, condition: str, n_tokens: int) -> DataFrame:
         rows.append(
             (condition, layer, "token", float(mutual_information(counts)), expected, n, n_held, counts.shape[1])
         )
-    return DataFrame(rows, columns="condition layer labels mi expected_label n n_tokens n_types".split())
+    return DataFrame(rows, columns=["condition", "layer", "labels", "mi", "expected_label", "n", "n_tokens", "n_types"])

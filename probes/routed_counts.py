@@ -38,7 +38,7 @@ def by_label(routes: Routes, labelled: Labelled, condition: str) -> DataFrame:
 
 
 def by_token(routes: Routes, text: RoutedText) -> Iterator[DataFrame]:
-    """For each layer the slots by (expert, token): `layer, expert, token_id, token, n`, each expert's most used first."""
+    """For each layer the slots by (expert, token): `layer, expert, token_id, token, n`, most used first."""
     ids = text.token_id[: routes.n_tokens]
     types, first, place = np.unique(ids, return_index=True, return_inverse=True)
     surface = text.table.column("text", routes.n_tokens)[first]

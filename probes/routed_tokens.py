@@ -13,6 +13,7 @@ from data import routed
 from data.tables import Tables
 from probes.firing import Sums
 from probes.models import LanguageModel
+from probes.random_router import fitted_biases
 from probes.sinks import KEPT
 from probes.stream import Observation, TokenBatch
 
@@ -113,44 +114,38 @@ class Recorder:
 
 
 class RandomDirections(Sums):
-    """A router of random directions that reads the trained model's router input and spreads its load alike.
+    """A router of random directions that reads the trained router's input and spreads its load alike.
 
-    Scores are projections of the centred input on `n_experts` random directions, in standard deviations, plus an
-    offset for each expert, found on the layer's first batch, that gives the expert the load it has in the model there.
-    What such a router shows is the geometry of the input, not what routing has learned.
+    What `random_router` does for inputs in memory: the biases that give each expert the load it has in the model are
+    found on the layer's first batch.
     """
 
     sites = ("router_input", "expert_index")
 
     def __init__(self, model: LanguageModel, seed: int = 0):
-        width, d = max(model.n_experts, 1), model.d_model
         super().__init__(
-            mean=np.zeros((model.n_layers, d), dtype=np.float32),
-            scale=np.ones((model.n_layers, width), dtype=np.float32),
-            offset=np.zeros((model.n_layers, width), dtype=np.float32),
+            bias=np.zeros((model.n_layers, max(model.n_experts, 1)), dtype=np.float32),
             ready=np.zeros(model.n_layers, dtype=np.int64),
         )
         generator = torch.Generator().manual_seed(seed)
-        self.directions = [torch.randn(d, block.n_experts, generator=generator) for block in model.blocks]
+        drawn = [torch.randn(model.d_model, block.n_experts, generator=generator) for block in model.blocks]
+        self.directions = [directions / directions.norm(dim=0) for directions in drawn]
 
     def merge(self, other: Sums) -> None:
-        """Nothing: each pass sets its own offsets."""
+        """Nothing: each pass sets its own biases."""
 
     def update(self, seen: Observation) -> None:
-        """Find the offsets of a layer when it is first seen."""
+        """Find the biases of a layer when it is first seen."""
         if "expert_index" not in seen.sites or self.arrays["ready"][seen.layer]:
             return
-        x, directions = seen.sites["router_input"].float().cpu(), self.directions[seen.layer]
-        used = (seen.group == KEPT).cpu()
-        mean = x[used].mean(dim=0)
-        raw = (x[used] - mean) @ directions
-        scale = raw.std(dim=0).clamp(min=1e-12)
-        width = directions.shape[1]
-        index = seen.sites["expert_index"].cpu()[used].long()
-        target = torch.bincount(index[index >= 0].flatten(), minlength=width).float()
-        self.arrays["mean"][seen.layer] = mean.numpy()
-        self.arrays["scale"][seen.layer, :width] = scale.numpy()
-        self.arrays["offset"][seen.layer, :width] = _offsets(raw / scale, target, index.shape[1]).numpy()
+        kept = (seen.group == KEPT).cpu()
+        index = seen.sites["expert_index"].cpu()[kept].long()
+        width = self.directions[seen.layer].shape[1]
+        counts = np.bincount(index[index >= 0].flatten().numpy(), minlength=width)
+        # dropped slots leave less than k experts a token; random directions drop none
+        wanted = np.minimum(counts * index.shape[1] / max(counts.sum(), 1), 1)
+        scores = self._scores(seen)[kept].numpy()
+        self.arrays["bias"][seen.layer, :width] = fitted_biases(scores, wanted, index.shape[1])
         self.arrays["ready"][seen.layer] = 1
 
     def __call__(self, seen: Observation) -> Choice | None:
@@ -158,12 +153,12 @@ class RandomDirections(Sums):
         if "expert_index" not in seen.sites:
             return None
         self.update(seen)
-        directions = self.directions[seen.layer]
-        width, k = directions.shape[1], seen.sites["expert_index"].shape[1]
-        mean, scale, offset = (torch.from_numpy(self.arrays[n][seen.layer]) for n in ("mean", "scale", "offset"))
-        scores = (seen.sites["router_input"].float().cpu() - mean) @ directions / scale[:width] + offset[:width]
-        top = scores.topk(k, dim=1)
+        width, k = self.directions[seen.layer].shape[1], seen.sites["expert_index"].shape[1]
+        top = (self._scores(seen) + torch.from_numpy(self.arrays["bias"][seen.layer, :width])).topk(k, dim=1)
         return top.indices, top.values.softmax(dim=1)
+
+    def _scores(self, seen: Observation) -> Float[Tensor, "n_tokens n_experts"]:
+        return seen.sites["router_input"].float().cpu() @ self.directions[seen.layer]
 
     def tables(self) -> Tables:
         """None: its choices are recorded like the model's."""
@@ -179,18 +174,6 @@ def hash_router(
     # the k largest of log p + Gumbel noise are k draws without replacement in proportion to p
     noise = rng.gumbel(size=(len(types), len(load))) + np.log(np.maximum(load, 1e-9))
     return np.argsort(-noise, axis=1)[:, :k][place]
-
-
-def _offsets(scores: Float[Tensor, "n E"], target: Float[Tensor, " E"], k: int) -> Float[Tensor, " E"]:
-    """Offsets under which the top k of the scores fall on the experts in proportion to `target`."""
-    goal = (target + 0.5) / (target + 0.5).sum()
-    offset, step = torch.zeros_like(goal), 0.5
-    for _ in range(60):
-        chosen = (scores + offset).topk(k, dim=1).indices.flatten()
-        share = (torch.bincount(chosen, minlength=len(goal)).float() + 0.5) / (len(chosen) + 0.5 * len(goal))
-        offset = offset + step * (goal.log() - share.log())
-        step *= 0.97
-    return offset - offset.mean()
 
 
 def _token_columns(tokens: TokenBatch) -> dict[str, np.ndarray]:

@@ -59,17 +59,19 @@ def measure(
     `corpus.documents`.  Attention sinks and the first positions of windows are recorded, but counted nowhere.
 
     Tables (condition: `real` and the controls)
-        routing         condition, layer, measure (`probes.load.OF_LOAD`, each also `_by_weight`; repeat_rate, drop_rate,
-                        balance_loss, router_entropy), value, low, high (95%, blocks of documents left out in turn),
-                        chance, chance_low, chance_high (a uniform router; for repeat_rate these loads), ceiling, n_tokens
+        routing         condition, layer, measure (`probes.load.OF_LOAD`, each also `_by_weight`; repeat_rate,
+                        drop_rate, balance_loss, router_entropy), value, low, high (95%, blocks of documents left out in
+                        turn), chance, chance_low, chance_high (a uniform router; of repeats: these loads), ceiling, ..
         load            condition, layer, expert, slots, share, low, high, weight_share, .., even (1/E), n_tokens
-        coactivation    condition, layer, expert, other, share (N_ij / N_i; rows sum to k - 1), low, high, expected, n
+        coactivation    condition, layer, expert, other, share (N_ij/N_i, rows sum to k-1), low, high, expected, n
         by_class        condition, labels, layer, expert, label, n, weight
         by_token        layer, expert, token_id, token, n
         transitions     see `routed_counts.transitions`        paths   see `routed_counts.paths`
         specialization  condition, layer, labels, mi, low, high, nmi; null, sd, z, p of `label`, `type` and `within`;
                         within, expected_label, untestable, n, n_tokens, n_types
+                        (labels also `layer before`: its heaviest expert, and `token`, without nulls)
         cells           condition, layer, labels and the columns of `probes.cells`
+        names           condition, layer and the columns of `probes.expert_names`
         routed_documents, and on disk alone `routes`, `routes_CONTROL`, `routed_tokens` (see `data.routed`)
 
     With `run`, what is counted is saved after every shard and a stopped measurement resumes at its last whole shard.

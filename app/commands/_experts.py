@@ -1,0 +1,69 @@
+"""`sparsescope probe experts`: who is routed where in a mixture of experts, and what that says."""
+
+from typing import Annotated
+
+import typer
+
+from app.commands._run import guard, progress
+
+
+@guard
+def experts(
+    model: Annotated[str, typer.Option(help="A name, a folder or a hub name; see `sparsescope models`.")] = "tinymoe",
+    text: Annotated[
+        str, typer.Option("--text", "--corpus", help="A name or a path; see `sparsescope corpora`.")
+    ] = "sotu-modern",
+    tokens: Annotated[int, typer.Option(help="Tokens to route.")] = 100_000,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(help="random_init, random_directions or hash; may be repeated. Default: all."),
+    ] = None,
+    control_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that the model with random weights reads. Default: as many.")
+    ] = None,
+    word_classes: Annotated[bool, typer.Option(help="Tag the text: specialization by word class.")] = True,
+    labels_csv: Annotated[
+        str | None, typer.Option(help="Your own labels: a CSV file with a column `word` or `document`, and labels.")
+    ] = None,
+    labels_column: Annotated[str, typer.Option(help="The column of labels in that file.")] = "label",
+    labels_regex: Annotated[
+        str | None, typer.Option(help="Your own labels: matches of a regular expression, named by its (?P<groups>...).")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="A column of the documents, e.g. party; may be repeated.")
+    ] = None,
+    permutations: Annotated[int, typer.Option(help="Draws of each null.")] = 100,
+    dtype: Annotated[
+        str, typer.Option(help="float32, bfloat16 or auto; rounding moves choices, so float32 is the default.")
+    ] = "float32",
+    device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices, e.g. auto.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the documents' order, controls and permutations.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+) -> None:
+    """Which experts each token uses, how the load is spread, and what the choice has to do with the text.
+
+    Load by slot and by gate weight, pairs of experts, repeats, routes from layer to layer; the mutual information of
+    expert and word class (fine tag, position, domain, your own labels), beside three nulls: labels exchanged, token
+    types of like frequency exchanged (what any router by token identity shows), labels exchanged within a type. The
+    same for random weights, for random directions on the trained router's input and for a router by token hash.
+
+    Every routed token stays on disk, so that the page shows the sentences behind each number. Tables go to the run;
+    Ctrl-C keeps them, the same command goes on.
+
+    Example: `sparsescope probe experts --model tinymoe --tokens 100000 --metadata party`
+    """
+    from app import jobs
+    from app.routing import RoutingConfig, work
+    from data.config import digest
+    from data.runs import create
+
+    asked: dict[str, object] = {"model": model, "corpus": text, "n_tokens": tokens, "control_tokens": control_tokens}
+    asked |= {"word_classes": word_classes, "labels_csv": labels_csv, "labels_column": labels_column}
+    asked |= {"labels_regex": labels_regex, "metadata": tuple(metadata or ()), "permutations": permutations}
+    asked |= {"dtype": dtype, "device_map": device_map, "seed": seed}
+    asked |= {"controls": tuple(control)} if control else {}
+    config = RoutingConfig.model_validate(asked)
+    run = create(name or f"experts-{digest(config.model_dump(mode='json'))}", config, kind="probe.experts", seed=seed)
+    with progress("experts") as tell:
+        jobs.carry_out(run, work, tell)
+    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page experts` shows it")
