@@ -95,23 +95,18 @@ def names(
     labelled, surface = text.labels("word_class"), text.table.column("text")
     spoken = np.array([*labelled.words, ""], dtype=object)[labelled.code]
     following = expert_names.after(spoken, surface, text.document)
+    pairs = expert_names.pairs(surface, text.document)
     frames = []
     for condition in conditions:
         routes = text.routes(condition)
         for layer in routes.layers:
             held = used(routes, layer, labelled.code, n_tokens)
-            made = choices(
-                held.experts,
-                following[held.rows],
-                surface[held.rows],
-                text.document[held.rows],
-                held.tokens,
-                routes.n_experts(layer),
-            )
-            seen = by_type(made)
+            at, known = held.rows, (held.tokens, routes.n_experts(layer))
+            alone = choices(held.experts, spoken[at], surface[at], text.document[at], *known)
+            after = choices(held.experts, following[at], pairs[at], text.document[at], *known)
             of_layer = cells.query("condition == @condition and layer == @layer and labels == 'word_class'")
-            kinds_of = {"word_class": of_layer, "after": cell_tests(made, seen, count(made))}
-            named = expert_names.expert_names(kinds_of, expert_names.top_tokens(made, seen))
+            kinds_of = {"word_class": of_layer, "after": cell_tests(after, by_type(after), count(after))}
+            named = expert_names.expert_names(kinds_of, expert_names.top_tokens(alone, by_type(alone)))
             frames.append(named.assign(condition=condition, layer=layer))
     return pd.concat(frames, ignore_index=True)
 
