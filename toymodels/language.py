@@ -29,6 +29,7 @@ from data.corpus import Corpus, open_corpus
 from data.files import replacing
 from toymodels import balancing
 from toymodels.balancing import Balancing
+from toymodels.language_checkpoint import optimizer, restore, save_checkpoint
 from toymodels.language_losses import controls, held_out_loss, next_token_loss
 from toymodels.language_models import END, ROUTED, Family, build, down_projections, save, train_tokenizer
 
@@ -128,8 +129,8 @@ def train(
     _claim(folder, config)
     tokenizer, text, held = _text(config, folder, corpus or open_corpus(config.corpus))
     model = build(config, tokenizer)
-    adam = _optimizer(model, config)
-    done = _restore(folder, model, adam)
+    adam = optimizer(model, config)
+    done = restore(folder, model, adam)
     known = controls(text, held, len(tokenizer))
     if done is None:
         _snapshot(folder, model, tokenizer, adam, config, 0, {"train_loss": None, "dropped": 0.0, **known}, held)
@@ -235,13 +236,9 @@ def _top(share: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor
 
 def _text(config: LanguageConfig, folder: Path, corpus: Corpus) -> tuple[Any, Tensor, Tensor]:
     """Tokenizer, training text as one row of token ids, held-out windows."""
-    kept_back = held_out_documents(corpus, config.seed)
-    names = set(kept_back.documents["document"])
-    texts = [document.text for document in corpus if document.name not in names]
-    if not texts:
-        raise ValueError(f"'{corpus.name}' is a single document; training needs another one to measure on")
-    tokenizer = train_tokenizer(texts, config.vocab_size, folder / "tokenizer")
-    text, held = _ids(tokenizer, texts), _ids(tokenizer, [document.text for document in kept_back])
+    tokenizer = train_tokenizer(_training_documents(config, corpus), config.vocab_size, folder / "tokenizer")
+    text = training_text(config, tokenizer, corpus)
+    held = token_ids(tokenizer, [document.text for document in held_out_documents(corpus, config.seed)])
     if len(text) <= config.window or len(held) < config.window:
         raise ValueError(f"'{corpus.name}' is too short for windows of {config.window} tokens; give more text")
     n = len(held) // config.window
@@ -249,17 +246,24 @@ def _text(config: LanguageConfig, folder: Path, corpus: Corpus) -> tuple[Any, Te
     return tokenizer, text, held[: n * config.window].view(n, config.window)[chosen]
 
 
-def _ids(tokenizer: Any, texts: list[str]) -> Int[Tensor, " n_tokens"]:
+def training_text(config: LanguageConfig, tokenizer: Any, corpus: Corpus) -> Int[Tensor, " n_tokens"]:
+    """All documents that the training reads, as one row of tokens; each begins with the token END."""
+    return token_ids(tokenizer, _training_documents(config, corpus))
+
+
+def token_ids(tokenizer: Any, texts: list[str]) -> Int[Tensor, " n_tokens"]:
+    """The texts as one row of tokens; each begins with the token END."""
     end = tokenizer.convert_tokens_to_ids(END)
     encoded = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     return torch.tensor([i for one in encoded for i in (end, *one.ids)])
 
 
-def _optimizer(model: nn.Module, config: LanguageConfig) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+def _training_documents(config: LanguageConfig, corpus: Corpus) -> list[str]:
+    names = set(held_out_documents(corpus, config.seed).documents["document"])
+    texts = [document.text for document in corpus if document.name not in names]
+    if not texts:
+        raise ValueError(f"'{corpus.name}' is a single document; training needs another one to measure on")
+    return texts
 
 
 def _claim(folder: Path, config: LanguageConfig) -> None:
@@ -305,36 +309,4 @@ def _snapshot(
     with replacing(path) as temporary:
         rows = [r for r in before if r["step"] < step] + [row]
         temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    _save(folder, model, adam, step)
-
-
-def _save(folder: Path, model: nn.Module, adam: torch.optim.AdamW, step: int) -> None:
-    from safetensors.torch import save_file
-
-    arrays = {"step": torch.tensor(step)}
-    for name, parameter in model.named_parameters():
-        arrays[f"weight/{name}"] = parameter.detach().contiguous()
-        arrays |= {f"{key}/{name}": value.contiguous() for key, value in adam.state[parameter].items()}
-    buffers = {f"buffer/{n}": b.contiguous() for n, b in model.named_buffers() if n in model.state_dict()}
-    with replacing(folder / "checkpoint.safetensors") as temporary:
-        save_file(arrays | buffers, temporary)
-
-
-@torch.no_grad()
-def _restore(folder: Path, model: nn.Module, adam: torch.optim.AdamW) -> int | None:
-    """Take up the checkpoint; the step it was made after, None if there is none."""
-    from safetensors.torch import load_file
-
-    path = folder / "checkpoint.safetensors"
-    if not path.exists():
-        return None
-    arrays = load_file(path)
-    for name, buffer in model.named_buffers():
-        if f"buffer/{name}" in arrays:
-            buffer.copy_(arrays[f"buffer/{name}"])
-    for name, parameter in model.named_parameters():
-        parameter.copy_(arrays[f"weight/{name}"])
-        keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}/{name}" in arrays]
-        if keys:
-            adam.state[parameter] = {k: arrays[f"{k}/{name}"] for k in keys}
-    return int(arrays["step"])
+    save_checkpoint(folder, model, adam, step)

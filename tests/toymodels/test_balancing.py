@@ -10,6 +10,7 @@ from tests.toymodels.test_language import SMALL
 from toymodels import balancing, language
 from toymodels.balancing import load_balance, mixtures, watched, within_capacity
 from toymodels.language import LanguageConfig, train
+from toymodels.language_checkpoint import optimizer, restore
 from toymodels.language_models import build
 
 
@@ -62,7 +63,7 @@ def test_every_way_trains_and_the_bias_pushes_against_the_load(
     index = train(config, tmp_path, corpus=corpus)
     assert index["loss"].iloc[-1] < index["loss"].iloc[0]
     moved = build(config, language._text(config, tmp_path, corpus)[0])
-    language._restore(tmp_path, moved, language._optimizer(moved, config))
+    restore(tmp_path, moved, optimizer(moved, config))
     biases = torch.cat([block.gate.e_score_correction_bias for block in mixtures(moved)])
     assert bool(biases.any()) == (way == "bias")
     assert (index["dropped"].iloc[-1] > 0) == (way == "capacity")
