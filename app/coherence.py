@@ -126,7 +126,12 @@ def separate(run: Run, progress: Progress) -> None:
     from probes import router_reading
 
     config = SeparabilityConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
-    run.save_table("separability", router_reading.separability(**config.model_dump(), progress=progress))
+    finished = run.table("separability") if "separability" in run.table_names() else None
+
+    def keep(rows: Any) -> None:
+        run.save_table("separability", rows)
+
+    keep(router_reading.separability(**config.model_dump(), progress=progress, finished=finished, keep=keep))
 
 
 def work(run: Run, progress: Progress) -> None:

@@ -158,7 +158,9 @@ def measure(
     held: dict[str, list[DataFrame]] = {"router_reading": [], "router_recovery": [], "router_overlap": []}
     for number, layer in enumerate(routed):
         within(progress, 1, 2)(number, len(routed), f"router of layer {layer}")
-        found = router_reading.measure(expert_rows(model, layer), supports.selected(layer), trials=trials, seed=seed)
+        found = router_reading.measure(
+            expert_rows(model, layer), supports.selected(layer), trials=trials, seed=seed + layer
+        )
         held["router_reading"].append(found["router"].assign(layer=layer))
         held["router_recovery"].append(found["recovery"].assign(layer=layer))
         held["router_overlap"].append(supports.overlap(layer, seed))

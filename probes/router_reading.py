@@ -10,6 +10,7 @@ supports and beside a random router of the same size.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -106,6 +107,8 @@ def separability(
     n_tokens: int = 2_000,
     seed: int = 0,
     progress: Progress = silent,
+    finished: DataFrame | None = None,
+    keep: Callable[[DataFrame], None] | None = None,
 ) -> DataFrame:
     """Do planted sparse supports form clusters that a linear router separates, as mu and k vary?
 
@@ -117,15 +120,33 @@ def separability(
 
     One row a cell: `shared, mu, k, k_guaranteed, signs, noise, n_tokens, accuracy, low, high, null, chance, margin`;
     `null` is the accuracy of the same router fitted on permuted labels, `margin` the mean cosine of a token with its
-    own cluster's mean minus that with the nearest other's.
+    own cluster's mean minus that with the nearest other's.  `keep` is shown the rows after every cell; given back as
+    `finished`, they are not measured again.
     """
     if spread * max(ks) > n_features:
         raise ValueError(f"k={max(ks)} with pools of {spread}k features needs n_features >= {spread * max(ks)}")
-    rows = []
+    names = [
+        "shared",
+        "mu",
+        "k",
+        "k_guaranteed",
+        "signs",
+        "noise",
+        "n_tokens",
+        "accuracy",
+        "low",
+        "high",
+        "null",
+        "chance",
+        "margin",
+    ]
+    rows = [] if finished is None else list(finished[names].itertuples(index=False, name=None))
     cells = [(a, k, signs) for a in shared for k in ks for signs in ("positive", "random")]
     base = random_directions(d_model, n_features, seed=seed)
     common = random_directions(d_model, 1, seed=seed + 1)
     for step, (a, k, signs) in enumerate(cells):
+        if step < len(rows):
+            continue
         progress(step, len(cells), f"shared direction {a}, k = {k}")
         V = math.sqrt(1 - a) * base + math.sqrt(a) * common
         V = V / torch.linalg.vector_norm(V, dim=0)
@@ -143,9 +164,10 @@ def separability(
         margin = _margin(tokens, labels, n_clusters)
         cell = (a, report.mu, k, report.k_guaranteed, signs, noise, n_tokens - half)
         rows.append((*cell, accuracy, low, high, null / (n_tokens - half), 1 / n_clusters, margin))
+        if keep is not None:
+            keep(DataFrame(rows, columns=names))
     progress(len(cells), len(cells), "separability")
-    names = "shared mu k k_guaranteed signs noise n_tokens accuracy low high null chance margin"
-    return DataFrame(rows, columns=names.split())
+    return DataFrame(rows, columns=names)
 
 
 def _planted(

@@ -1,11 +1,14 @@
 """Coherence at scale: cost against the process's own matrix product, memory beyond the input, and a PyPI peer.
 
     python -m tests.benchmarks.coherence [--peer PYTHON] [--features N] [--json PATH]
+    python -m tests.benchmarks.coherence --large 131072 --json tests/benchmarks/results/coherence_large.json
 
 CPU time, one thread, float32, random directions.  `share` is the CPU time of `coherence.measure` (mu and pair, Babel to
 k = 32, neighbours, clusters, all bounds) over that of 2 F^2 d FLOP at the process's own peak, the best rate of a large
-float32 product just before and after; the median over rounds, and their least and greatest.  `memory` is the growth of the process's peak resident size beyond the input.  The peer is
-`overcomplete` (`pip install overcomplete`), run by the interpreter given with `--peer`; it computes mu alone.
+float32 product just before and after; the median over rounds, and their least and greatest.  `memory` is the growth of
+the process's peak resident size beyond the input.  The peer is `overcomplete` (`pip install overcomplete`), run by the
+interpreter given with `--peer`; it computes mu alone.  `--large N` measures N directions in 64 dimensions from a
+memory-mapped file instead, a near pair planted among them.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,12 +35,17 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=FEATURES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--as", dest="role", choices=["peer", "ours", "memory"], help=argparse.SUPPRESS)
+    parser.add_argument("--as", dest="role", choices=["peer", "ours", "memory", "large"], help=argparse.SUPPRESS)
+    parser.add_argument("--large", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.role:
-        roles = {"peer": _peer, "ours": lambda n: _ours(n, arguments.rounds), "memory": _memory}
+        roles = {"peer": _peer, "ours": lambda n: _ours(n, arguments.rounds), "memory": _memory, "large": _large}
         print(json.dumps(roles[arguments.role](arguments.features)))
+        return
+    if arguments.large:
+        large = {"F": arguments.large, "d": 64} | _ask(sys.executable, "large", arguments.large, 1)
+        _write([large], arguments.json)
         return
     rows = [
         {"F": arguments.features, "d": D_MODEL} | _ask(sys.executable, "ours", arguments.features, arguments.rounds)
@@ -54,13 +63,17 @@ def main() -> None:
     except (subprocess.CalledProcessError, OSError) as error:
         row["peer"] = f"not measured ({type(error).__name__}); give --peer PYTHON with overcomplete"
     rows.append(row)
+    _write(rows, arguments.json)
+
+
+def _write(rows: Sequence[Mapping[str, object]], path: Path) -> None:
     for line in rows:
         print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in line.items()))
     from data.runs import provenance
 
     record = {"rows": rows, "provenance": provenance(seed=0, settings={"benchmark": "coherence"})}
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _ask(python: str, role: str, features: int, rounds: int) -> dict[str, float]:
@@ -114,6 +127,31 @@ def _memory(features: int) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     coherence.measure(V, dtype=torch.float32)
     return {"memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}
+
+
+def _large(features: int) -> dict[str, float]:
+    import tempfile
+
+    import numpy as np
+
+    from probes import coherence
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.npy"
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(features, 64))
+        for first in range(0, features, 8192):
+            rows[first : first + 8192] = rng.standard_normal((min(8192, features - first), 64), dtype=np.float32)
+        rows[features - 5] = rows[17] + 0.05 * rng.standard_normal(64)
+        rows.flush()
+        del rows
+        coherence.measure(np.load(path, mmap_mode="r").T[:, :4096], dtype=torch.float32)
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        report = coherence.measure(np.load(path, mmap_mode="r").T)
+        seconds = time.process_time() - start
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert report.pair == (17, features - 5)
+    return {"seconds": seconds, "memory_mb": grown, "mu": report.mu, "file_mb": features * 256 / 2**20}
 
 
 def _rate() -> float:

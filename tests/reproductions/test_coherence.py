@@ -75,3 +75,35 @@ def test_bars_of_down_projections_beside_a_random_dictionary(model: LanguageMode
             assert (k["mu"], k["babel"]) == (1, 1), name
             assert k["thresholding"] <= found["random"]["thresholding"][0] + 1, name
     assert found["random"]["omp"][0] == pytest.approx(law, rel=0.35)
+
+
+GRID = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 22, 27, 33, 41, 51, 63)
+"""Steps of a quarter: the k that were reported elsewhere (5, 7, 15, 18, 33, 41, 121, 151) all lie on it."""
+
+
+def test_readings_of_95_percent(model: LanguageModel) -> None:
+    """The two readings of "95% of trials" side by side: the share itself, and the low end of its interval."""
+    trials = 200
+    found: dict[str, dict[str, Any]] = {}
+    matrices = {f"layer {n}": dictionaries.of_model(model, f"layer-{n}-down").matrix for n in range(30)}
+    matrices |= {f"random, seed {s}": frames.random_directions(576, 1536, seed=s).float() for s in range(3)}
+    for name, V in matrices.items():
+        for method, grid in (("thresholding", GRID[:12]), ("omp", GRID[8:])):
+            rows = recovery.empirical(V, k=grid, methods=method, trials=trials)
+            found.setdefault(name, {})[method] = {
+                "share >= .95": int(rows.loc[rows["rate"] >= 0.95, "k"].max()),
+                "interval >= .95": int(rows.loc[rows["low"] >= 0.95, "k"].max()),
+                "successes": dict(zip(rows["k"].tolist(), rows["successes"].tolist(), strict=True)),
+            }
+    measured: dict[str, Any] = {"by_matrix": found}
+    for reading in ("share >= .95", "interval >= .95"):
+        for method in ("thresholding", "omp"):
+            ks = sorted(v[method][reading] for name, v in found.items() if name.startswith("layer"))
+            inside = sum(KNOWN[method][0] <= k <= KNOWN[method][1] for k in ks)  # type: ignore[index]
+            measured[f"{method}, {reading}"] = {
+                "least": ks[0], "median": ks[15], "greatest": ks[-1], "layers_inside_the_known_range": inside
+            }  # fmt: skip
+    record("coherence_readings", {"trials": trials, "grid": GRID, "known": KNOWN}, measured)
+    for name, rows_of in found.items():
+        for method in ("thresholding", "omp"):
+            assert rows_of[method]["interval >= .95"] <= rows_of[method]["share >= .95"], name
