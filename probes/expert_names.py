@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from pandas import DataFrame
 
 from probes.associations import false_discovery, wilson
@@ -20,7 +21,11 @@ MAX_Q = 0.01
 """False discovery rate, over all experts and labels, at which a name is given."""
 MIN_LIFT = 1.5
 """A name's label is at least so much more common among the expert's tokens than in the text."""
+MIN_SHARE = 0.1
+"""A name says what at least this share of the expert's tokens is."""
 NONE = "none"
+OTHER = "another word"
+"""The token before, where it is not among the commonest; no expert is named for it."""
 WORD_CLASSES = {
     "ADJ": "adjectives", "ADP": "prepositions", "ADV": "adverbs", "AUX": "auxiliaries", "CCONJ": "and/or/but",
     "DET": "determiners", "INTJ": "interjections", "NOUN": "nouns", "NUM": "numbers", "PART": "particles",
@@ -30,17 +35,15 @@ WORD_CLASSES = {
 """Universal word classes (de Marneffe et al. 2021) in words."""
 
 
-def expert_names(
-    cells: Mapping[str, DataFrame], top: DataFrame | None = None, *, max_q: float = MAX_Q, min_lift: float = MIN_LIFT
-) -> DataFrame:
+def expert_names(cells: Mapping[str, DataFrame], top: DataFrame | None = None, *, max_q: float = MAX_Q) -> DataFrame:
     """One row an expert: expert, name, evidence, kind, label, share, low, high, base, null, null_high, recall, q, ...
 
     cells     the cells of associations by what their labels are: {"word class": a.cells, "after": b.cells}
     top       `top_tokens`, put beside the name as `tokens`
 
-    False discovery is counted over the cells of all kinds together.  A name needs q <= max_q, lift >= min_lift, and the
-    lower end of the share's interval above the 97.5% point of the type null; otherwise it is "none" and the evidence
-    empty.
+    False discovery is counted over the cells of all kinds together.  A name needs q <= max_q, lift >= MIN_LIFT, share
+    >= MIN_SHARE and the lower end of the share's interval above the 97.5% point of the type null; otherwise it is
+    "none" and the evidence empty.
     """
     if not cells:
         raise ValueError("cells is empty; give the cells of at least one association")
@@ -48,7 +51,8 @@ def expert_names(
     tested = every["p"].notna().to_numpy()
     every["q"] = np.nan
     every.loc[tested, "q"] = false_discovery(every.loc[tested, "p"].to_numpy())
-    sure = every[(every["q"] <= max_q) & (every["lift"] >= min_lift) & (every["low"] > every["null_high"])]
+    sure = every[(every["q"] <= max_q) & (every["low"] > every["null_high"])]
+    sure = sure[(sure["lift"] >= MIN_LIFT) & (sure["share"] >= MIN_SHARE) & ~sure["label"].map(is_rest)]
     sure = sure.assign(weight=sure["share"] * sure["pmi"]).sort_values("weight", ascending=False, kind="stable")
     chosen = sure.drop_duplicates("expert").set_index("expert")
     rows = []
@@ -64,6 +68,11 @@ def expert_names(
     return named
 
 
+def is_rest(label: Any) -> bool:
+    """Whether the label only says that something is not among the commonest."""
+    return str(label).endswith(OTHER)
+
+
 def in_words(label: Any) -> str:
     """A word class in words, alone or before what follows it in the label; other labels as they are."""
     first, space, rest = str(label).partition(" ")
@@ -77,30 +86,43 @@ def evidence_of(row: Mapping[str, Any]) -> str:
     return f"{share}; base {row['base']:.1%}; type null up to {row['null_high']:.1%}"
 
 
+def named_token(token: str) -> str:
+    """A token as a name has it: without its spaces, or marked if it is nothing else."""
+    return token.strip() or repr(token)
+
+
 def shown(token: Any) -> str:
     """A token between marks where its spaces would not be seen."""
     text = str(token)
     return text if text.strip() == text and text else repr(text)
 
 
-def after(
-    labels: Any, types: Any, documents: Any, n_words: int = 50, document_start: str = "the document's start"
-) -> np.ndarray:
+def after(labels: Any, types: Any, documents: Any, n_words: int = 50) -> np.ndarray:
     """Labels joined with the token before: "VERB after to"; tokens in reading order.
 
-    Only the `n_words` commonest tokens are told apart, others are "VERB after another word".
+    Only the `n_words` commonest tokens are told apart, others are "VERB after another word".  Cells of these labels are
+    tested over `pairs`, not types: attention hands the token before to an untrained router, too.
     """
+    if len(labels) != len(types):
+        raise ValueError(f"{len(labels)} labels and {len(types)} types; give as many")
+    return np.array([f"{a} after {b}" for a, b in zip(labels, _before(types, documents, n_words), strict=True)], object)
+
+
+def pairs(types: Any, documents: Any, n_words: int = 50) -> Int[np.ndarray, " n_tokens"]:
+    """Code of each token joined with the one before, the types over which `after` is tested."""
+    joined = pd.Series(_before(types, documents, n_words)) + "\0" + pd.Series(np.asarray(types)).astype(str)
+    return pd.factorize(joined)[0]
+
+
+def _before(types: Any, documents: Any, n_words: int) -> np.ndarray:
+    """Name of the token before each, in its document."""
     kinds, documents = pd.Series(np.asarray(types)).astype(str), np.asarray(documents)
-    if not len(np.asarray(labels)) == len(kinds) == len(documents):
-        raise ValueError(
-            f"{len(np.asarray(labels))} labels, {len(kinds)} types and {len(documents)} documents; give as many"
-        )
+    if len(kinds) != len(documents):
+        raise ValueError(f"{len(kinds)} types and {len(documents)} documents; give as many")
     before = kinds.shift(1, fill_value="")
     common = kinds.value_counts().index[:n_words]
-    named = np.where(before.isin(common), before.str.strip(), "another word")
-    first = np.append(True, documents[1:] != documents[:-1])
-    named = np.where(first, document_start, named)
-    return np.array([f"{label} after {word}" for label, word in zip(labels, named, strict=True)], dtype=object)
+    named = np.where(before.isin(common), before.map(named_token), OTHER)
+    return np.where(np.append(True, documents[1:] != documents[:-1]), "the document's start", named)
 
 
 def top_tokens(made: Choices, seen: ByType, top: int = 10, min_count: int = 5) -> DataFrame:

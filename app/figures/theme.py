@@ -60,6 +60,8 @@ _CONDITIONS = {
     "gaussian": (1, "trained, Gaussian input"),
     "random_init": (6, "random weights"),
     "shuffled": (2, "shuffled weights"),
+    "random_directions": (3, "random directions as router"),
+    "hash": (5, "random experts by token"),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from probes import nulls, specialization
 from probes.choices import choices
-from probes.expert_names import NONE, after, expert_names, in_words, shown, top_tokens
+from probes.expert_names import NONE, after, expert_names, in_words, pairs, shown, top_tokens
 from tests.probes.planted_routes import planted_text, uniform
 
 
@@ -24,10 +24,12 @@ def _planted(seed: int = 0) -> tuple:
 
 def test_planted_names_and_evidence() -> None:
     text, experts = _planted()
-    pairs = after(text.labels, text.types, text.documents, n_words=3)
+    following = after(text.labels, text.types, text.documents, n_words=3)
+    joined = pairs(text.types, text.documents, n_words=3)
+    tried = {"word class": (text.labels, text.types), "after": (following, joined)}
     cells = {
-        kind: specialization.association(experts, labels, text.types, text.documents, n_permutations=2).cells
-        for kind, labels in {"word class": text.labels, "after": pairs}.items()
+        kind: specialization.association(experts, labels, types, text.documents, n_permutations=2).cells
+        for kind, (labels, types) in tried.items()
     }
     named = expert_names(cells).set_index("expert")
     assert named.loc[2, "name"] == "verbs" and named.loc[2, "kind"] == "word class"
@@ -81,6 +83,7 @@ def test_after_knows_documents() -> None:
     assert named.tolist() == [f"DET after {start}", "NOUN after the", "VERB after another word", f"DET after {start}"]
     assert in_words("VERB after to") == "verbs after to" and in_words("speech") == "speech"
     assert shown(" to") == "' to'" and shown("to") == "to"
+    assert len(np.unique(pairs(["a", "b", "a", "b", "a"], [0, 0, 0, 1, 1]))) == 4
     with pytest.raises(ValueError, match="give as many"):
         after(["DET"], ["a", "b"], [0, 0])
 
