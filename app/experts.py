@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Int
 from pandas import DataFrame
 
+from app.figures.specialization import MAX_Q
 from data.routed import Routes, TokenTable
 from data.runs import Run, RunError
 
@@ -168,6 +169,14 @@ class Explorer:
         if key not in self._held:
             self._held[key] = make()
         return self._held[key]
+
+
+def sharpest(cells: DataFrame) -> dict[str, Any]:
+    """The cell to show first: of those beyond both nulls the largest share * ln lift, else the fullest."""
+    sure = cells[(cells["q"] <= MAX_Q) & (cells["lift"] > 1)]
+    if not len(sure):
+        return dict(cells.iloc[int(cells["n"].to_numpy().argmax())])
+    return dict(sure.iloc[int((sure["share"] * np.log(sure["lift"])).to_numpy().argmax())])
 
 
 def by_token(run: Run, layer: int, expert: int, n: int = 25) -> DataFrame:

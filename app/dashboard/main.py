@@ -20,6 +20,7 @@ PAGES = {
         ("memories", "Memories", "psychology"),
         ("coherence", "Coherence", "join_inner"),
         ("saes", "Sparse autoencoders", "filter_center_focus"),
+        ("experts", "Experts", "hub"),
         ("emergence", "Emergence", "trending_down"),
         ("training", "Training", "model_training"),
     ],

@@ -79,8 +79,8 @@ def over_depth(
     grid[at] = np.where(rows["q"] <= MAX_Q, np.clip(ratio, -_REACH, _REACH), np.nan)
     said[at] = [
         f"layer {r['layer']}, expert {r['expert']}: {r['share']:.1%} of its tokens are {escape(str(label))} "
-        f"[{r['low']:.1%}, {r['high']:.1%}]<br>text {r['base']:.1%}; type null {r['null']:.1%}, up to {r['null_high']:.1%}"
-        f"; n = {r['n']:,}" + ("" if r["q"] <= MAX_Q else "<br>may be chance")
+        f"[{r['low']:.1%}, {r['high']:.1%}]<br>text {r['base']:.1%}; type null {r['null']:.1%}, up to "
+        f"{r['null_high']:.1%}; n = {r['n']:,}" + ("" if r["q"] <= MAX_Q else "<br>may be chance")
         for r in rows.to_dict("records")
     ]
     figure = go.Figure(
@@ -136,7 +136,7 @@ def profile(cells: DataFrame, expert: int, *, dark: bool = False, width: Width =
         figure.add_scatter(x=rows[column] * 100, y=names, marker=marker, mode="markers", name=name)
     figure.update_xaxes(title="Share of the expert's slots (%)", rangemode="tozero")
     figure.update_layout(height=max(280, 110 + 22 * len(rows)))
-    words = (
+    alt = (
         f"Profile of expert {expert}: shares of labels with 95% Wilson intervals beside the text's and the type null's."
     )
     return theme.style(figure, dark=dark, width=width, alt=alt)

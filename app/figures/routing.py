@@ -224,7 +224,8 @@ def route_map(
         )
     words = [
         f"layer {r['layer']} expert {r['expert']} to layer {r['next_layer']} expert {r['next_expert']}: "
-        f"{r['share']:.1%} of its tokens [{r['low']:.1%}, {r['high']:.1%}]; all tokens {r['expected']:.1%}; n = {r['n']:,}"
+        f"{r['share']:.1%} of its tokens [{r['low']:.1%}, {r['high']:.1%}]; of all "
+        f"{r['expected']:.1%}; n = {r['n']:,}"
         for r in links
     ]
     figure.add_scatter(
