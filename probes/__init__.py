@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from probes.registering import register_later
+
 if TYPE_CHECKING:
     from probes.models import LanguageModel, ModelError, open_model
 
@@ -15,3 +17,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(probes.models, name)
     raise AttributeError(f"module 'probes' has no attribute '{name}'")
+
+
+register_later()

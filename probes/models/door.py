@@ -48,6 +48,7 @@ def open_model(
     device: str = "cpu",
     device_map: Any = None,
     trust_remote_code: bool = False,
+    secret_experts: Any = None,
     progress: Progress = silent,
 ) -> LanguageModel:
     """Open a causal language model.
@@ -55,10 +56,14 @@ def open_model(
     `source` is `smollm2-135m` (the default), `tinymoe` (the mixture of experts that ships), a GGUF file, a folder in
     transformers' format, a name on the hub, or a transformers model object (copied, so that yours stays as it is).
     `dtype`: float32 (default), bfloat16 (about twice to three times as fast on a CPU that has it) or float16.
-    `device_map` spreads a large model over devices.
+    `device_map` spreads a large model over devices.  `secret_experts`: a run (or its name) of `probes.secret`; the
+    layers it holds experts for become mixtures.
     No pickle is read, and code from a repository runs only with `trust_remote_code=True`.
     Raises ModelError (a ValueError) with one sentence when the source cannot be opened.
     """
+    if secret_experts is not None:
+        options = {"dtype": dtype, "device": device, "device_map": device_map, "trust_remote_code": trust_remote_code}
+        return _with_secret(open_model(source, tokenizer=tokenizer, progress=progress, **options), secret_experts)
     if isinstance(source, LanguageModel):
         return source
     kind = _dtype(dtype)
@@ -86,6 +91,18 @@ def rebuilt(model: LanguageModel, weights: dict[str, torch.Tensor] | None, title
         hf.load_state_dict(weights)
         hf.tie_weights()
     return _wrap(hf.to(model.device), model.tokenizer, name=model.name, title=title, source=model.source)
+
+
+def _with_secret(model: LanguageModel, run: Any) -> LanguageModel:
+    from probes.models.secret_mixture import read_students, with_mixtures
+
+    name, students = read_students(run)
+    hf = _from_config(model.hf, model.dtype)
+    hf.load_state_dict(model.plain_weights())
+    hf.tie_weights()
+    made: Any = with_mixtures(hf.to(model.device), students)
+    title = f"{model.title}, secret experts of {name}"
+    return _wrap(made.to(model.device), model.tokenizer, name=model.name, title=title, source=model.source)
 
 
 def _wrap(hf: Any, tokenizer: Any, **names: str) -> LanguageModel:

@@ -7,7 +7,7 @@ The first positions of a sequence keep the dense block: attention sinks live the
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 
+from data.runs import Run, open_run
+
+STUDENT = "student_"
+"""A run holds the student of layer L as `student_L.safetensors`."""
 FIRST = 4
 """Positions at the start of a sequence that keep the dense block."""
 
@@ -32,7 +36,9 @@ class SecretMixtureConfig(PreTrainedConfig):
         self.mixtures = mixtures or {}
         """Layer -> n_experts, rank, shared, k, temperature."""
         known = ("vocab_size", "hidden_size", "num_hidden_layers", "hidden_act", "bos_token_id", "eos_token_id")
-        carried = {name: self.base[name] for name in (*known, "pad_token_id", "num_attention_heads") if name in self.base}
+        carried = {
+            name: self.base[name] for name in (*known, "pad_token_id", "num_attention_heads") if name in self.base
+        }
         super().__init__(**(carried | {"tie_word_embeddings": self.base.get("tie_word_embeddings", False)} | more))
         self.num_experts_per_tok = max((m["k"] for m in self.mixtures.values()), default=1)
 
@@ -128,9 +134,8 @@ class SecretMixtureForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = SecretMixtureConfig
     base_model_prefix = "plain"
-    _keep_in_fp32_modules_strict = {"router", "experts", "shared_expert"}
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["router", "experts", "shared_expert"]  # type: ignore[misc]
     _supports_sdpa = True
-    _no_split_modules: list[str] = []
 
     def __init__(self, config: SecretMixtureConfig):
         super().__init__(config)
@@ -174,9 +179,7 @@ def insert(plain: Any, layer: int, shape: Mapping[str, Any]) -> MixtureBlock:
     """Put a mixture of this shape, its weights 0, in the place of a layer's feed-forward block."""
     n_layers = plain.config.get_text_config().num_hidden_layers
     layers = next(m for m in plain.base_model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers)
-    place = next(
-        name for name, child in layers[layer].named_children() if name in ("mlp", "feed_forward", "ffn", "fc")
-    )
+    place = next(name for name, child in layers[layer].named_children() if name in ("mlp", "feed_forward", "ffn", "fc"))
     block = MixtureBlock(getattr(layers[layer], place), plain.config.get_text_config().hidden_size, shape)
     setattr(layers[layer], place, block)
     return block
@@ -216,6 +219,15 @@ def with_mixtures(hf: Any, students: Mapping[int, Mapping[str, np.ndarray]]) -> 
     return made.eval()
 
 
+def read_students(source: Any) -> tuple[str, dict[int, dict[str, np.ndarray]]]:
+    """Name of a run and its students' arrays by layer; ValueError if it holds none."""
+    run = source if isinstance(source, Run) else open_run(source)
+    names = [name for name in run.tensor_names() if name.startswith(STUDENT)]
+    if not names:
+        raise ValueError(f"run '{run.name}' holds no secret experts; fit them with `sparsescope probe secret --keep`")
+    return run.name, {int(name.removeprefix(STUDENT)): run.tensors(name) for name in names}
+
+
 def _shape(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     n_experts, _, rank = arrays["read"].shape
     return {
@@ -228,3 +240,6 @@ def register() -> None:
     """Tell transformers of the architecture."""
     AutoConfig.register(SecretMixtureConfig.model_type, SecretMixtureConfig, exist_ok=True)
     AutoModelForCausalLM.register(SecretMixtureConfig, SecretMixtureForCausalLM, exist_ok=True)
+
+
+register()

@@ -44,7 +44,8 @@ def compare(
         secret             one student a row: layer, condition, method, seed, n_experts, k, n_active, fvu, low, high
                            (95% over documents), fvu_train, fvu_with_sinks, n_sinks, n_train, n_tokens, n_documents,
                            active parameters (shared, expert, bias, router, active, active_with_router), stored,
-                           cpu_seconds, last_gain (share of the training error that the last fifth of the steps removed), rate
+                           cpu_seconds, last_gain (share of the training error that the last fifth of the steps
+                           removed), rate
         secret_inputs      layer, condition, seed, participation (ratio of the training inputs), n_train
         secret_ratios      layer, condition, method, n_experts, n_active, seed, ratio (FVU dense / FVU), low, high, fvu,
                            fvu_dense, stored, n_tokens, n_documents

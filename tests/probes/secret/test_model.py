@@ -1,0 +1,199 @@
+"""A layer of a tiny model: captured, imitated, put back, kept, exported and read as a mixture of experts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data import runs
+from data.corpus import Corpus
+from data.progress import Cancelled
+from probes import LanguageModel, open_model, secret
+from probes.controls import gaussian_like
+from probes.secret import pairs as conditions
+from probes.secret.export import export, keep, students
+from probes.secret.fitting import Layer
+from probes.secret.pairs import moments, participation
+from probes.secret.teacher import LayerTeacher
+from probes.stream import StreamConfig
+
+READ = StreamConfig(n_tokens=6_000, tokens_per_document=200, window=64, shard_tokens=1_000)
+
+
+@pytest.fixture(scope="module")
+def captured(words_model: LanguageModel, words: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("inputs")
+    return secret.capture(words_model, words, (0, 1), READ, root=root)
+
+
+def test_what_is_captured_is_what_the_layer_reads(words_model: LanguageModel, words: Corpus, captured: Any) -> None:
+    seen = secret.read_inputs(captured, 1)
+    assert len(seen.rows) == len(seen.token) == len(seen.sink) > 4_000
+    assert 0 < seen.held_out.mean() < 0.4
+    document = next(iter(words.tokenize(words_model.tokenizer, n_tokens=6_000, tokens_per_document=200)))
+    window = next(document.windows(64, begin_token_id=words_model.document_token))
+    ids = torch.from_numpy(np.asarray(window.token_ids))[None]
+    shown: list[torch.Tensor] = []
+    words_model.observe(ids, ("ffn_input",), lambda _, s: shown.append(s["ffn_input"][0, 4:]), layers=[1])
+    here = np.flatnonzero(seen.document == 0)
+    found = np.array(seen.rows[here])
+    nearest = torch.cdist(shown[0].float(), torch.from_numpy(found)).min(dim=1).values
+    assert nearest.max() < 0.01  # what `cdist` rounds; other tokens are farther than 1
+    assert torch.cdist(shown[0].float(), shown[0].float()).median() > 1
+    assert set(window.token_ids[4:]) <= set(seen.token[here])
+
+
+def test_a_killed_capture_goes_on_and_ends_alike(
+    words_model: LanguageModel, words: Corpus, captured: Any, tmp_path: Path
+) -> None:
+    def stop(done: float, total: float, note: str = "") -> None:
+        if done > 3_000:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        secret.capture(words_model, words, (0, 1), READ, root=tmp_path, progress=stop)
+    again = secret.read_inputs(secret.capture(words_model, words, (0, 1), READ, root=tmp_path), 1)
+    whole = secret.read_inputs(captured, 1)
+    np.testing.assert_array_equal(again.rows, whole.rows)
+    np.testing.assert_array_equal(again.token, whole.token)
+
+
+def test_the_teacher_is_the_layer_and_its_neurons_add_up_to_it(words_model: LanguageModel, captured: Any) -> None:
+    teacher = LayerTeacher(words_model, 1)
+    x = torch.from_numpy(np.array(secret.read_inputs(captured, 1).rows[:50]))
+    torch.testing.assert_close(teacher(x), words_model.feed_forward(1)(x[None])[0].detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(teacher.neurons(x) @ teacher.value_vectors(), teacher(x), atol=1e-5, rtol=1e-3)
+
+
+def test_conditions_keep_what_they_promise(words_model: LanguageModel, captured: Any) -> None:
+    layer = Layer(words_model, 1, secret.read_inputs(captured, 1))
+    real = layer.real
+    mean, covariance = moments(real.x, real.train)
+    for name in ("gaussian", "shuffled_axes"):
+        drawn = layer.under(name)
+        m, c = moments(drawn.x, drawn.train)
+        assert (c - covariance).norm() / covariance.norm() < 0.1
+        assert (m - mean).norm() < 0.1 * covariance.trace().sqrt()
+        assert abs(participation(c) / participation(covariance) - 1) < 0.05
+    shuffled = layer.under("shuffled")
+    for j in (0, 7):
+        np.testing.assert_array_equal(np.sort(shuffled.x[real.train, j]), np.sort(real.x[real.train, j]))
+    assert len(layer.under("random_teacher").y) == len(real.y)
+    assert not np.allclose(layer.under("shuffled_teacher").y, real.y)
+    with pytest.raises(ValueError, match="is no condition"):
+        conditions.under("none", real, layer.teacher)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["linear", "constants", "oracle", "static", "oracle_clusters", "learned_clusters"])
+def test_students_beat_the_mean_on_documents_not_seen(words_model: LanguageModel, captured: Any, method: str) -> None:
+    found = secret.fit(words_model, layer=1, inputs=captured, method=method, n_experts=8, n_active=16)
+    assert 0 < found.fvu < 1
+    assert found.row()["n_documents"] == len(found.held_out.error) > 3
+    assert found.active_parameters.active <= found.active_parameters.active_with_router
+
+
+def test_all_neurons_are_the_teacher(words_model: LanguageModel, captured: Any) -> None:
+    for method in ("oracle", "static"):
+        every = secret.fit(words_model, layer=1, inputs=captured, method=method, n_active=64)
+        assert every.fvu < 1e-6
+
+
+def test_dense_students_learn_and_say_how_flat_the_end_was(words_model: LanguageModel, captured: Any) -> None:
+    few = secret.fit(words_model, layer=1, inputs=captured, method="dense", n_active=8, steps=20, rates=(3e-3,))
+    more = secret.fit(words_model, layer=1, inputs=captured, method="dense", n_active=8, steps=300, rates=(3e-3, 1e-5))
+    assert more.fvu < few.fvu < 1.5
+    assert more.row()["rate"] == 3e-3
+    experts = secret.fit(
+        words_model, layer=1, inputs=captured, method="paper", n_experts=32, n_active=8, steps=100, rates=(3e-3,)
+    )
+    x = torch.from_numpy(np.array(secret.read_inputs(captured, 1).rows[:5]))
+    assert experts.route(x).shape == (5, 4)
+    cost, d = experts.active_parameters, words_model.d_model
+    assert cost.shared == cost.expert == 4 * 2 * d
+    assert cost.stored == 4 * 2 * d + 4 + d + 32 * (2 * d + 1) + 32 * d + 32 * 32
+
+
+def test_compare_resumes_and_takes_ratios_over_the_same_documents(
+    words_model: LanguageModel, captured: Any, tmp_path: Path
+) -> None:
+    asked = secret.grid([1], seeds=(0, 1), n_experts=8, n_active=8, steps=30, rates=(3e-3,))
+    run = runs.create("c", {}, kind="secret", root_folder=tmp_path)
+    first = secret.compare(words_model, students=asked[:4], inputs=captured, run=run)
+    seen: list[str] = []
+    tables = secret.compare(
+        words_model, students=asked, inputs=captured, run=run, progress=lambda d, n, s="": seen.append(s)
+    )
+    assert len(tables.secret) == 8 and not any("seed 0" in s for s in seen)
+    assert tables.secret["fvu"].tolist()[:4] == first.secret["fvu"].tolist()
+    row = tables.secret_ratios.iloc[0]
+    assert row["ratio"] == pytest.approx(row["fvu_dense"] / row["fvu"]) and row["low"] < row["ratio"] < row["high"]
+    means = tables.secret_ratios.groupby("condition")["ratio"].mean()
+    assert tables.secret_gaps["gap"].item() == pytest.approx(means["real"] - means["gaussian"])
+
+
+def test_an_exported_model_is_the_model_with_the_student_and_needs_no_remote_code(
+    words_model: LanguageModel, captured: Any, tmp_path: Path
+) -> None:
+    found = secret.fit(words_model, layer=1, inputs=captured, n_experts=6, n_active=8, rank=5)
+    run = runs.create("kept", {}, kind="secret", root_folder=tmp_path)
+    keep(run, [found])
+    x = torch.from_numpy(np.array(secret.read_inputs(captured, 1).rows[:20]))
+    torch.testing.assert_close(students(run)[1](x), found.student(x))
+    mixture = open_model(words_model, secret_experts=run)
+    ids = torch.arange(40).view(2, 20) % words_model.vocab_size
+    with found.install(words_model):
+        installed = words_model.logits(ids)
+    torch.testing.assert_close(mixture.logits(ids), installed, atol=1e-4, rtol=1e-4)
+    assert (installed - words_model.logits(ids))[:, 4:].abs().max() > 1e-3
+    torch.testing.assert_close(installed[:, :4], words_model.logits(ids)[:, :4])
+    assert mixture.blocks[1].kind == "moe" and mixture.blocks[1].n_experts == 6 and mixture.blocks[0].kind == "dense"
+    seen: dict[str, torch.Tensor] = {}
+    sites = ("ffn_input", "router_logits", "expert_index", "expert_weight", "expert_output")
+    mixture.observe(ids, sites, lambda _, s: seen.update(s), layers=[1])
+    rows = seen["ffn_input"].flatten(0, 1).float()
+    assert torch.equal(seen["expert_index"].flatten(0, 1), found.route(rows))
+    assert torch.equal(seen["router_logits"].argmax(-1), seen["expert_index"][..., 0])
+    shared = rows @ found.student.shared_read @ found.student.shared_write
+    whole = shared + (seen["expert_output"] * seen["expert_weight"][..., None]).sum(2).flatten(0, 1)
+    torch.testing.assert_close(whole, found.student(rows), atol=1e-4, rtol=1e-4)
+    folder = export(words_model, run, tmp_path / "exported")
+    assert not list(folder.glob("*.py"))
+    script = (
+        "import probes, torch, sys\n"
+        "assert 'transformers' not in sys.modules\n"
+        "from transformers import AutoModelForCausalLM\n"
+        f"model = AutoModelForCausalLM.from_pretrained({str(folder)!r})\n"
+        f"torch.save(model(input_ids=torch.arange(40).view(2, 20) % {words_model.vocab_size}).logits, 'logits.pt')\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, env=environment, capture_output=True)
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), mixture.logits(ids), atol=1e-4, rtol=1e-4)
+
+
+def test_bad_requests_are_told_in_a_sentence(words_model: LanguageModel, captured: Any, tmp_path: Path) -> None:
+    for settings, said in (
+        ({"layer": 9}, "is not in 0"),
+        ({"layer": 2}, "holds no inputs of layer 2"),
+        ({"layer": 1, "rank": 100}, "n_active"),
+        ({"layer": 1, "method": "oracle", "n_active": 1000}, "neurons"),
+        ({"layer": 1, "method": "paper", "n_experts": 4}, "more experts"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            secret.fit(words_model, inputs=captured, **settings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give text"):
+        secret.fit(words_model, layer=1)
+    with pytest.raises(ValueError, match="holds no secret experts"):
+        open_model(words_model, secret_experts=runs.create("e", {}, kind="x", root_folder=tmp_path))
+    found = secret.fit(words_model, layer=1, inputs=captured, method="static", n_active=8)
+    with pytest.raises(ValueError, match="closed form"):
+        keep(runs.create("f", {}, kind="x", root_folder=tmp_path), [found])
+
+
+def test_gaussians_of_a_singular_covariance_have_it() -> None:
+    x = gaussian_like(torch.zeros(3), torch.diag(torch.tensor([1.0, 2.0, 0.0])), 4000, torch.Generator().manual_seed(0))
+    assert x[:, 2].abs().max() < 1e-5 and x.var(dim=0)[:2].numpy() == pytest.approx([1, 2], rel=0.1)
