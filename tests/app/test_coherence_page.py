@@ -11,11 +11,12 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from app import jobs
-from app.coherence import CoherenceConfig, distinct, work
+from app.coherence import CoherenceConfig, SeparabilityConfig, distinct, separate, work
 from app.commands.coherence import verbs
 from app.figures import coherence as figures
 from data.progress import Cancelled, silent
 from data.runs import Run, create
+from tests.probes.conftest import tokenizer  # noqa: F401  a fixture
 
 PAGE = Path(__file__).parents[2] / "app" / "pages" / "coherence.py"
 
@@ -198,7 +199,7 @@ def test_supports_noise_and_one_support_reach_the_tables(tmp_path: Path) -> None
     assert real == pytest.approx(coherence.exact_recovery(frames.random_directions(16, 40, seed=0), [1, 4]))
 
 
-def test_a_models_routers_are_read_drawn_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer) -> None:
+def test_a_models_routers_are_read_drawn_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer) -> None:  # noqa: F811
     from app.figures.coherence_routers import FIGURES as ROUTERS
     from tests.probes.tiny import tiny_hf
 
@@ -219,6 +220,26 @@ def test_a_models_routers_are_read_drawn_and_shown(tmp_path: Path, monkeypatch: 
     refused = CliRunner().invoke(verbs, ["router", str(folder), "--layer", "7"])
     assert refused.exit_code == 2
 
-    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    page = AppTest.from_file(str(PAGE), default_timeout=240).run()
     page.segmented_control[0].set_value("Routers").run()
     assert not page.exception and any("Routers as dictionaries" in s.value for s in page.subheader)
+
+
+def test_a_stopped_separability_goes_on(tmp_path: Path) -> None:
+    config = SeparabilityConfig(ks=(1, 2), shared=(0.0, 0.5), n_clusters=4, n_tokens=200)
+    whole, stopped = (create(n, config, kind="probe.separability", root_folder=tmp_path) for n in ("whole", "stopped"))
+    separate(whole, silent)
+    cells: list[float] = []
+
+    def stop(done: float, total: float, note: str = "") -> None:
+        cells.append(done)
+        if done == 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        separate(stopped, stop)
+    assert len(stopped.table("separability")) == 5
+    cells.clear()
+    separate(stopped, lambda done, total, note="": cells.append(done))
+    assert cells[0] == 5
+    pd.testing.assert_frame_equal(stopped.table("separability"), whole.table("separability"))
