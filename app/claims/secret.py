@@ -1,0 +1,131 @@
+"""Claims about mixtures of experts inside dense blocks, and about a block as a table of constants."""
+
+from pandas import DataFrame
+
+from app.claims.claim import Claim, Finding, Frames, Lacking, Number, over_seeds, rows, verdict
+
+STUDENT = "closed_form"
+"""The mixture that claims are decided with; the paper's own student is decided with where it alone was fitted."""
+PROBE = "sparsescope probe secret --model smollm2-135m"
+
+
+def _student(frame: DataFrame) -> DataFrame:
+    for method in (STUDENT, "paper"):
+        if (frame["method"] == method).any():
+            held = frame[frame["method"] == method]
+            # where several sizes were fitted, the first that was asked for
+            return held[
+                (held["n_experts"] == held["n_experts"].iloc[0]) & (held["n_active"] == held["n_active"].iloc[0])
+            ]
+    raise Lacking("no mixture (closed_form or paper) was fitted beside the dense student")
+
+
+def _layers(frame: DataFrame, name: str = "ratio") -> dict[int, Number]:
+    return {
+        int(str(layer)): Number(part[name].mean(), part["low"].mean(), part["high"].mean())
+        for layer, part in frame.groupby("layer")
+    }
+
+
+def _told(found: dict[int, Number]) -> str:
+    return "; ".join(f"layer {layer}: {number.text()}" for layer, number in found.items())
+
+
+def secretly(tables: Frames) -> Finding:
+    """FVU of the dense student over that of the mixture of equal active parameters, on the model's own activations."""
+    held = _student(tables["secret_ratios"])
+    real = rows(held, "real activations", condition="real")
+    other = rows(held, "a control condition (Gaussian inputs)", condition="gaussian")
+    found = _layers(real)
+    levels = real.groupby("layer")[["fvu_dense", "fvu"]].mean()
+    level = "; ".join(f"layer {i}: {a:.3f} and {b:.3f}" for i, (a, b) in enumerate_layers(levels))
+    return Finding(
+        verdict(holds=all(n.low >= 1.25 for n in found.values()), partly=any(n.low > 1 for n in found.values())),
+        f"FVU dense / mixture, {_told(found)} (95% over documents, mean over seeds); FVU dense and mixture, {level}; "
+        f"{int(real['stored'].max()):,} parameters stored",
+        f"Gaussian inputs of the same mean and covariance, {_told(_layers(other))}",
+        f"{int(real['n_tokens'].max()):,} held-out tokens of {int(real['n_documents'].max())} documents, "
+        f"{real['seed'].nunique()} seeds",
+    )
+
+
+def enumerate_layers(levels: DataFrame) -> list[tuple[int, tuple[float, float]]]:
+    """(layer, its two numbers) of a frame with the layer as index."""
+    return [(int(str(i)), (float(row.iloc[0]), float(row.iloc[1]))) for i, row in levels.iterrows()]
+
+
+def not_gaussian(tables: Frames) -> Finding:
+    """The ratio on real activations less that on Gaussian ones."""
+    gaps = rows(_student(tables["secret_gaps"]), "Gaussian inputs", condition="gaussian")
+    ratios = _student(tables["secret_ratios"])
+    found, alone = _layers(gaps, "gap"), _layers(rows(ratios, "Gaussian inputs", condition="gaussian"))
+    enough = [n.value >= 0.25 and n.low > 0 for n in found.values()]
+    return Finding(
+        verdict(holds=all(enough), partly=any(n.low > 0 for n in found.values())),
+        f"ratio on real less ratio on Gaussian activations, {_told(found)} (95% over documents)",
+        f"the ratio on Gaussian activations, {_told(alone)}",
+        f"{int(gaps['n_documents'].max())} held-out documents, {int(gaps['n_seeds'].max())} seeds",
+    )
+
+
+def embedding(tables: Frames) -> Finding:
+    """What a table of constants, one a cell of the inputs, leaves unexplained as cells become more."""
+    held = rows(tables["secret"], "students that are constants", method="constants")
+    if held["n_experts"].nunique() < 2:
+        raise Lacking("one number of cells only; fit several")
+    real = rows(held, "real activations", condition="real")
+    other = rows(held, "a control condition (Gaussian inputs)", condition="gaussian")
+    few, many = real["n_experts"].min(), real["n_experts"].max()
+    last = over_seeds(real.loc[real["n_experts"] == many].groupby("layer")["fvu"].mean())
+    first = over_seeds(real.loc[real["n_experts"] == few].groupby("layer")["fvu"].mean())
+    control = [over_seeds(other.loc[other["n_experts"] == n].groupby("layer")["fvu"].mean()) for n in (few, many)]
+    falls = first.value - last.value > 2 * max(control[0].value - control[1].value, 0)
+    return Finding(
+        verdict(holds=last.high <= 0.2 and falls, partly=falls and last.value < first.value),
+        f"constants leave {first.text()} unexplained with {few:,} cells and {last.text()} with {many:,} (mean and "
+        "range over layers)",
+        f"Gaussian inputs {' and '.join(n.text() for n in control)}",
+        f"{int(real['n_tokens'].max()):,} held-out tokens, {real['seed'].nunique()} seeds",
+    )
+
+
+CLAIMS = (
+    Claim(
+        "mlps-are-secret-mixtures",
+        "Dense feed-forward blocks are secretly sparse mixtures of experts.",
+        "Boix-Adsera 2025",
+        "at equal active parameters, FVU(dense) / FVU(mixture): holds: at least 1.25 in every layer, whole interval; "
+        "partly: above 1 in some",
+        PROBE,
+        ("secret_ratios",),
+        secretly,
+        "",
+        "secret",
+        ("boixadsera2025secret",),
+    ),
+    Claim(
+        "not-on-gaussian-data",
+        "They are not on Gaussian data: the mixture is in the activations, not in the weights.",
+        "Boix-Adsera 2025",
+        "ratio on real activations less that on Gaussian ones of the same mean and covariance: holds: at least .25 in "
+        "every layer, its interval above 0; partly: above 0 in some",
+        PROBE,
+        ("secret_gaps", "secret_ratios"),
+        not_gaussian,
+        "",
+        "secret",
+        ("boixadsera2025secret",),
+    ),
+    Claim(
+        "block-is-an-embedding",
+        "A feed-forward block is an embedding layer: a table of constants.",
+        "an argument about the limit of many experts, its source not recorded here",
+        "holds: constants leave at most .2 unexplained in every layer, and fall twice as far as on Gaussian inputs; "
+        "partly: they fall so",
+        f"{PROBE} --method constants",
+        ("secret",),
+        embedding,
+        "",
+        "secret",
+    ),
+)
