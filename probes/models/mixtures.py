@@ -63,6 +63,15 @@ class Mixture:
         down = self.experts.down_proj
         return next(size for size in down.shape[1:] if size != d_model or down.shape[1] == down.shape[2])
 
+    def down(self, expert: int, d_model: int) -> Float[Tensor, "d_model d_mlp"]:
+        """The matrix through which an expert writes, in float32."""
+        weight = getattr(self.experts, "down_proj", None)
+        if weight is None:
+            raise ModelError(f"{type(self.experts).__name__} does not keep its experts' matrices in one stack")
+        turned = getattr(self.experts, "is_transposed", weight.shape[1] != d_model)
+        found = weight[expert].detach().float()
+        return found.T if turned else found
+
     def register(self, site: str, hook: Hook) -> list[Any]:
         """Handles of the hooks that show `hook` the site."""
         doors: dict[str, Callable[[Hook], list[Any]]] = {
@@ -84,7 +93,8 @@ class Mixture:
             new_index, new_weight = see(index, weight)
             if new_index is None and new_weight is None:
                 return None
-            return (), self.chosen(call, new_index, new_weight)
+            changed = self.chosen(call, new_index, new_weight)
+            return tuple(changed.pop(name) for name in self._names[: len(args)]), changed
 
         return [self.experts.register_forward_pre_hook(at_door, with_kwargs=True)]
 
