@@ -86,7 +86,7 @@ def fit_experts(
     prior = common - off if shape.prior else torch.zeros_like(common)
     for e, (rows, weight) in enumerate(members):
         if not len(rows):  # a cell that no training row chose answers with the mean
-            mixture.bias[e] = _mean(pairs.y, pairs.train)
+            mixture.bias[e] = mean_of(pairs.y, pairs.train)
             continue
         found = _moments(pairs, rows, weight)
         found.cross -= found.gram @ off.double()
@@ -100,7 +100,7 @@ def fit_experts(
 
 def reduced_rank(pairs: Pairs, rank: int, ridge: float = 1e-3, seed: int = 0) -> CellMixture:
     """The best affine map of this rank: a mixture of one expert."""
-    centre = _mean(pairs.x, pairs.train)[None]
+    centre = mean_of(pairs.x, pairs.train)[None]
     return fit_experts(pairs, centre, Shape(n_experts=1, rank=rank, ridge=ridge, prior=False), seed)
 
 
@@ -109,7 +109,7 @@ def cells(pairs: Pairs, n_cells: int, seed: int = 0, n_rows: int = 20_000) -> Fl
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     if n_cells == 1:
-        return _mean(pairs.x, pairs.train)[None]
+        return mean_of(pairs.x, pairs.train)[None]
     rng = np.random.default_rng(seed)
     n = min(len(pairs.train), max(n_rows, 8 * n_cells))
     rows = rows_of(pairs.x, np.sort(rng.choice(pairs.train, n, replace=False))).numpy()
@@ -198,7 +198,8 @@ def _temperature(pairs: Pairs, centroids: Tensor, k: int) -> float:
     return max(float((top[:, 0] - top[:, -1]).mean()) / 2, 1e-6)
 
 
-def _mean(rows: np.ndarray, index: np.ndarray) -> Float[Tensor, " d"]:
+def mean_of(rows: np.ndarray, index: np.ndarray) -> Float[Tensor, " d"]:
+    """Mean of these rows."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64)
     for begin in range(0, len(index), CHUNK):
         total += rows_of(rows, index[begin : begin + CHUNK]).double().sum(dim=0)
@@ -206,7 +207,7 @@ def _mean(rows: np.ndarray, index: np.ndarray) -> Float[Tensor, " d"]:
 
 
 def _mean_variance(pairs: Pairs) -> float:
-    mean, square = _mean(pairs.x, pairs.train), 0.0
+    mean, square = mean_of(pairs.x, pairs.train), 0.0
     for _, x, _ in pairs.chunks(pairs.train):
         square += float((x - mean).square().sum())
     return square / (len(pairs.train) * pairs.d_in)

@@ -84,6 +84,8 @@ class Fit:
     n_sinks: int
     """Sinks among those tokens."""
     n_train: int
+    mean_output: Float[Tensor, " d_out"]
+    """Of the rows it was fitted on."""
     cpu_seconds: float
     """Processor time of fitting; capturing inputs and asking the teacher not among it."""
 
@@ -240,6 +242,7 @@ def fit_layer(subject: Layer, config: SecretConfig, progress: Progress = silent)
         with_sinks=missed(student, pairs, np.sort(np.concatenate([pairs.test, pairs.test_sinks]))),
         n_sinks=len(pairs.test_sinks),
         n_train=len(pairs.train),
+        mean_output=closed_form.mean_of(pairs.y, pairs.train),
         cpu_seconds=seconds,
     )
 
@@ -279,19 +282,25 @@ def replacing(
 ) -> dict[tuple[int, str], Callable[[Tensor], Tensor]]:
     """Edits under which each layer's student answers for it, past the first positions of a window."""
     seen: dict[int, Tensor] = {}
+    asked: set[int] = set()  # a teacher put back asks the very block that is being replaced
 
     def keep(layer: int) -> Callable[[Tensor], Tensor]:
         def edit(x: Tensor) -> Tensor:
-            seen[layer] = x
+            if layer not in asked:
+                seen[layer] = x
             return x
 
         return edit
 
     def answer(layer: int, student: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def edit(y: Tensor) -> Tensor:
+            if layer in asked:
+                return y
             rows = seen.pop(layer)[:, first:]
+            asked.add(layer)
             with torch.no_grad():
                 new = student(rows.flatten(0, 1).float().cpu()).unflatten(0, rows.shape[:2])
+            asked.remove(layer)
             return torch.cat([y[:, :first], new.to(y.device, y.dtype)], dim=1)
 
         return edit

@@ -16,8 +16,10 @@ from data.progress import Cancelled
 from probes import LanguageModel, open_model, secret
 from probes.controls import gaussian_like
 from probes.secret import pairs as conditions
+from probes.secret.embedding import curves, tables_by_token
 from probes.secret.export import export, keep, students
 from probes.secret.fitting import Layer
+from probes.secret.losses import held_out_documents, measure_losses
 from probes.secret.pairs import moments, participation
 from probes.secret.teacher import LayerTeacher
 from probes.stream import StreamConfig
@@ -197,3 +199,44 @@ def test_bad_requests_are_told_in_a_sentence(words_model: LanguageModel, capture
 def test_gaussians_of_a_singular_covariance_have_it() -> None:
     x = gaussian_like(torch.zeros(3), torch.diag(torch.tensor([1.0, 2.0, 0.0])), 4000, torch.Generator().manual_seed(0))
     assert x[:, 2].abs().max() < 1e-5 and x.var(dim=0)[:2].numpy() == pytest.approx([1, 2], rel=0.1)
+
+
+def test_the_loss_of_the_teacher_put_back_is_the_models(
+    words_model: LanguageModel, words: Corpus, captured: Any
+) -> None:
+    fits = [secret.fit(words_model, layer=layer, inputs=captured, n_experts=4, n_active=8) for layer in (0, 1)]
+    read = READ.model_copy(update={"tokens_per_document": None})
+    found = measure_losses(words_model, words, fits, read=read, n_tokens=1_000).set_index(["layers", "replaced_by"])
+    assert set(found.index.get_level_values(0)) == {"0", "1", "0, 1"}
+    for layers in ("0", "1", "0, 1"):
+        part = found.loc[layers]
+        assert abs(part.loc["teacher", "change"]) < 1e-5 and part.loc["nothing", "change"] == 0
+        row = part.loc["student"]
+        harm = part.loc["zero", "loss"] - part.loc["nothing", "loss"]
+        assert row["recovered_zero"] == pytest.approx((part.loc["zero", "loss"] - row["loss"]) / harm)
+        assert row["low"] <= row["change"] <= row["high"]
+    # no document that a student was fitted on
+    seen = set(secret.read_inputs(captured, 1).document[~secret.read_inputs(captured, 1).held_out].tolist())
+    order = words.order(0)
+    names = {words[order[i]].name for i in seen}
+    assert not names & {d.name for d in held_out_documents(words, 0)}
+
+
+def test_cells_of_a_table_are_found_and_tables_by_token_know_what_they_saw(
+    words_model: LanguageModel, captured: Any
+) -> None:
+    seen = secret.read_inputs(captured, 0)
+    layer = Layer(words_model, 0, seen)
+    rows, slopes = curves(layer, ("real",), cells=(4, 16, 64))
+    constants = rows.query("what == 'constants'").sort_values("n_cells")
+    assert constants["fvu"].is_monotonic_decreasing and (constants["used"] <= constants["n_cells"]).all()
+    x, y = np.log(constants["n_cells"]), np.log(constants["fvu"])
+    assert slopes["slope"].item() == pytest.approx(-np.polyfit(x, y, 1)[0], rel=1e-6)
+    table = tables_by_token(layer, seen.token, seen.previous).set_index("what")["fvu"]
+    train, test = layer.real.train, layer.real.test
+    slow = np.stack([
+        layer.real.y[train][seen.token[train] == t].mean(0) if (seen.token[train] == t).any()
+        else layer.real.y[train].mean(0) for t in seen.token[test]
+    ])  # fmt: skip
+    y = layer.real.y[test]
+    assert table["token"] == pytest.approx(float(((slow - y) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()), rel=1e-4)
