@@ -44,6 +44,7 @@ WORK = {
     "probe.memory": "app.memory:work",
     "probe.sae": "app.saes:work",
     "probe.experts": "app.routing:work",
+    "probe.worth": "app.worth:work",
     "probe.snapshots": "app.snapshots:work",
     "series": "app.series:work",
     "emergence.two_layer": "app.experiments:two_layer",

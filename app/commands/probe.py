@@ -11,6 +11,7 @@ from app.commands._rank import rank
 from app.commands._run import guard, progress
 from app.commands._sae import sae
 from app.commands._snapshots import snapshots
+from app.commands._worth import worth
 
 verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
 
@@ -80,4 +81,5 @@ verbs.command()(_keep.kinds)
 verbs.command()(_keep.ladder)
 verbs.command()(sae)
 verbs.command()(experts)
+verbs.command()(worth)
 verbs.command()(snapshots)

@@ -1,0 +1,54 @@
+"""`sparsescope probe worth`: what each expert of a mixture is worth."""
+
+from typing import Annotated
+
+import typer
+
+from app.commands._run import guard, progress
+
+
+@guard
+def worth(
+    model: Annotated[str, typer.Option(help="A name, a folder or a hub name; see `sparsescope models`.")] = "tinymoe",
+    text: Annotated[
+        str, typer.Option("--text", "--corpus", help="A name or a path; see `sparsescope corpora`.")
+    ] = "sotu-modern",
+    tokens: Annotated[int, typer.Option(help="Tokens to read; half to fit on, half to score on.")] = 8_000,
+    layer: Annotated[list[int] | None, typer.Option(help="A layer; may be repeated. Default: all.")] = None,
+    replace: Annotated[
+        list[str] | None, typer.Option(help="zero, mean, affine or random; may be repeated. Default: all.")
+    ] = None,
+    curves: Annotated[bool, typer.Option(help="Prune and merge experts as well.")] = True,
+    word_classes: Annotated[bool, typer.Option(help="Tag the text: damage by word class.")] = True,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "float32",
+    device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices, e.g. auto.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the documents' order and of what is random.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+) -> None:
+    """What is lost without an expert, and what could stand in for it.
+
+    Each expert is left out, or replaced by its mean output, by an affine map of its input (both fitted on other
+    documents) or by a random other expert; the change of the loss is paired over documents and given by word class,
+    with 95% intervals. Beside it: how alike the experts are (same-token outputs, matrices, gradients) against random
+    weights, the loss as experts are pruned and merged, what each writes in the vocabulary, and whether an expert's
+    share of a word class predicts its damage there.
+
+    Tables are saved after every layer; Ctrl-C keeps them, the same command goes on.
+
+    Example: `sparsescope probe worth --model tinymoe --tokens 8000`
+    """
+    from app import jobs
+    from app.worth import WorthConfig, work
+    from data.config import digest
+    from data.runs import create
+
+    asked: dict[str, object] = {"model": model, "corpus": text, "n_tokens": tokens, "curves": curves, "dtype": dtype}
+    asked |= {"word_classes": word_classes, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    asked |= {"seed": seed, "layers": tuple(layer) if layer else None}
+    asked |= {"replace": tuple(replace)} if replace else {}
+    config = WorthConfig.model_validate(asked)
+    run = create(name or f"worth-{digest(config.model_dump(mode='json'))}", config, kind="probe.worth", seed=seed)
+    with progress("worth") as tell:
+        jobs.carry_out(run, work, tell)
+    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page experts` shows it")

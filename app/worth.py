@@ -1,0 +1,72 @@
+"""What experts are worth, as one piece of work that fills a run folder."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from app.measurements import Dtype, number_type, remember_inputs
+from data.config import Config
+from data.progress import Progress
+from data.runs import Run
+
+Replacement = Literal["zero", "mean", "affine", "random"]
+
+
+class WorthConfig(Config):
+    """Settings of `probe.worth`."""
+
+    model: str = "tinymoe"
+    """Name, folder or hub name of the mixture of experts."""
+    corpus: str = "sotu-modern"
+    """Name or path of the text."""
+    n_tokens: PositiveInt = 8_000
+    """Tokens read: half of the documents to fit on, half to score on."""
+    layers: tuple[NonNegativeInt, ...] | None = None
+    """Layers whose experts are replaced; None: all that have experts."""
+    replace: tuple[Replacement, ...] = ("zero", "mean", "affine", "random")
+    """What stands in for an expert."""
+    curves: bool = True
+    """Prune and merge experts, and use fewer of them for a token."""
+    word_classes: bool = True
+    """Tag the text: damage by word class."""
+    dtype: Dtype = "float32"
+    """Number type of the forward pass."""
+    device_map: str | None = None
+    """How transformers spreads a large model over devices, e.g. `auto`."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    seed: NonNegativeInt = 0
+    """Order of the documents, random stand-ins and weights."""
+
+
+def work(run: Run, progress: Progress) -> None:
+    """Measure `WorthConfig` into the run."""
+    config = WorthConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    progress(0, 1, f"opening {config.model}")
+    from data import open_corpus
+    from probes import experts, open_model
+
+    model = open_model(
+        config.model,
+        dtype=number_type(config.dtype),
+        device_map=config.device_map,
+        trust_remote_code=config.trust_remote_code,
+        progress=progress,
+    )
+    corpus = open_corpus(config.corpus)
+    remember_inputs(
+        run,
+        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
+    )
+    experts.measure(
+        model,
+        corpus,
+        layers=config.layers,
+        replace=config.replace,
+        n_tokens=config.n_tokens,
+        curves=config.curves,
+        tagger="default" if config.word_classes else None,
+        seed=config.seed,
+        run=run,
+        progress=progress,
+    )
