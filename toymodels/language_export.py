@@ -100,7 +100,7 @@ def card(config: LanguageConfig, corpus: Corpus, n_parameters: int, size: int, f
     options |= {"d-model": config.d_model, "d-mlp": config.d_mlp, "heads": config.n_heads, "experts": config.n_experts}
     options |= {"k": config.k, "balancing": config.balancing, "vocab": config.vocab_size, "corpus": config.corpus}
     options |= {"window": config.window, "batch": config.batch_size, "learning-rate": config.learning_rate}
-    options |= {"steps": config.steps, "seed": config.seed}
+    options |= {"steps": config.steps, "snapshots": config.snapshots, "seed": config.seed}
     command = " ".join(f"--{name} {value}" for name, value in options.items())
     tokens = config.steps * config.batch_size * config.window
     return f"""# {config.family}, {n_parameters / 1e6:.2f} million parameters, trained from scratch
