@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pandas import DataFrame
+from scipy import stats
 
 from data.corpus import Corpus
 from data.progress import Progress, silent, within
@@ -24,7 +25,7 @@ from data.wordclass import Tagger, default_tagger
 from probes import controls, expert_fits, expert_similarity, expert_vectors, merging
 from probes.ablation import REPLACEMENTS, Held, Replacement
 from probes.expert_text import Damage, Scored, halves
-from probes.firing import interval, resamples
+from probes.firing import interval
 from probes.models import LanguageModel
 from probes.models.moe import RoutedModel
 from probes.stream import StreamConfig
@@ -68,6 +69,10 @@ def measure(
     """
     routed, chosen = _check(model, layers, replace)
     config = (config or StreamConfig()).model_copy(update={"n_tokens": n_tokens, "seed": seed})
+    if config.tokens_per_document is None:  # few tokens each of many documents: they are the unit of the intervals
+        text = config.window - 1
+        each = text * max(1, -(-n_tokens // (len(corpus) * text)))
+        config = config.model_copy(update={"tokens_per_document": each})
     words = default_tagger() if tagger == "default" else tagger
     fit, score = halves(model, corpus, config, words)
     tables = _saved(run)
@@ -167,7 +172,7 @@ def _shares(held: Held, of: str) -> np.ndarray:
 
 
 def _agreement(shares: np.ndarray, damages: list[Damage]) -> dict[str, float]:
-    """Correlation over (expert, class) of share and damage, with 95% intervals over blocks of documents."""
+    """Correlation over (expert, class) of share and damage; 95% intervals: blocks of documents left out in turn."""
     sums, counts = np.stack([d.sums for d in damages]), damages[0].counts
     enough = counts.sum(0) >= MIN_COUNT
     enough[0] = False
@@ -178,14 +183,18 @@ def _agreement(shares: np.ndarray, damages: list[Damage]) -> dict[str, float]:
         }
     share, sums, counts = shares[:, enough], sums[:, :, enough], counts[:, enough]
     used = counts.sum(1) > 0
-    weights = np.vstack([np.ones(int(used.sum())), resamples(int(used.sum()))])
+    n = int(used.sum())
+    weights = np.vstack([np.ones(n), 1 - np.eye(n)])  # all blocks, then all but one
     draws = np.einsum("rb,ebc->rec", weights, sums[:, used]) / np.maximum(weights @ counts[used], 1)[:, None]
     plain = np.array([_correlation(share, draw) for draw in draws])
     centred = share - share.mean(1, keepdims=True)
     own = np.array([_correlation(centred, draw - draw.mean(1, keepdims=True)) for draw in draws])
     found: dict[str, float] = {"n_cells": share.size}
     for name, values in (("", plain), ("within_", own)):
-        low, high = np.nanpercentile(values[1:], [2.5, 97.5])
+        # resampling would add noise to the noise in the damages and so pull the correlation down; leaving out does not
+        spread = np.sqrt((n - 1) / n * np.square(values[1:] - values[1:].mean()).sum()) if n > 1 else nan
+        reach = float(spread * stats.t.ppf(0.975, max(n - 1, 1)))
+        low, high = max(values[0] - reach, -1.0), min(values[0] + reach, 1.0)
         found |= {"within" if name else "correlation": float(values[0]), f"{name}low": low, f"{name}high": high}
     return found
 

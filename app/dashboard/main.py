@@ -21,6 +21,8 @@ PAGES = {
         ("coherence", "Coherence", "join_inner"),
         ("saes", "Sparse autoencoders", "filter_center_focus"),
         ("experts", "Experts", "hub"),
+        ("secret", "Secret experts", "visibility_off"),
+        ("worth", "Worth of experts", "balance"),
         ("emergence", "Emergence", "trending_down"),
         ("training", "Training", "model_training"),
     ],

@@ -78,7 +78,7 @@ def test_leaving_an_expert_out_is_what_zero_weights_do(tokenizer: Any, corpus: C
 
 def test_experts_that_pass_tokens_through_are_affine_and_not_constant(tokenizer: Any, corpus: Corpus) -> None:
     hf = tiny_moe("longcat_flash")
-    hf.model.layers[0].mlp.router.e_score_correction_bias[8:] = 0.05
+    hf.model.layers[0].mlp.router.e_score_correction_bias[8:] += 1
     model = open_model(hf, tokenizer=tokenizer)
     assert isinstance(model, RoutedModel)
     fit, score = halves(model, corpus, CONFIG)
