@@ -111,10 +111,12 @@ def ladder(run: Run, progress: Progress) -> None:
 
 
 def measure_ladder(config: LadderConfig, run: Run, progress: Progress) -> None:
-    """Table `ladder`."""
+    """Tables `ladder`, `budget`, `supports` (the last two are arithmetic)."""
+    from app import costs
     from probes import ladder as measured
     from probes.stream import StreamConfig
 
+    run.save_tables(costs.tables())
     models, corpus = _opened(config, run, progress, config.others)
     stream = StreamConfig(seed=config.seed)
     measured.measure(models, corpus, config.n_tokens, control=config.control, config=stream, run=run, progress=progress)

@@ -78,9 +78,9 @@ class Claim:
 
     def judge(self, tables: Frames) -> Finding:
         """The verdict on these tables; `not yet measured` with the reason where they do not suffice."""
-        absent = [name for name in self.needs if name not in tables]
+        absent = [name for name in self.needs if name not in tables or tables[name].empty]
         if absent:
-            return Finding(NOT_YET, f"no table {', '.join(absent)}")
+            return Finding(NOT_YET, f"no rows of {', '.join(absent)}")
         try:
             return self.decide(tables)
         except Lacking as reason:

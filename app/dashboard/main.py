@@ -26,6 +26,7 @@ PAGES = {
         ("emergence", "Emergence", "trending_down"),
         ("training", "Training", "model_training"),
     ],
+    "Write": [("claims", "Claims", "gavel"), ("figures", "Figures", "insert_chart")],
     "Work": [("runs", "Runs", "folder_open"), ("jobs", "Jobs", "pending_actions")],
 }
 
