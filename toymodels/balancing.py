@@ -1,9 +1,9 @@
 """Ways of keeping the loads of experts even while a mixture is trained, all through hooks on transformers' own modules.
 
 With f_i the mean number of a token's k choices that fall on expert i and P_i the mean of its score (softmax or
-normalised sigmoid, as the family routes), both over all tokens and layers of a batch:
+normalised sigmoid, as the family routes), both over the tokens of a batch, in one layer:
 
-    auxiliary   loss + .01 E sum_i f_i P_i                  Fedus et al. 2022 (Switch), pooled as transformers does
+    auxiliary   loss + .01 mean over layers of E sum_i f_i P_i                          Fedus et al. 2022 (Switch)
     z_loss      loss + .001 mean (ln sum_i exp logit_i)^2   Zoph et al. 2022 (ST-MoE)
     bias        after a step, bias_i += .001 sign(mean f - f_i), a layer at a time; it moves the choice, not the weights
                 Wang et al. 2024; DeepSeek-V3
@@ -64,8 +64,9 @@ def penalty(seen: Routed, config: "LanguageConfig") -> Tensor | float:
     if not seen.logits:
         return 0.0  # a dense model
     if config.balancing in ("auxiliary", "capacity"):
-        scores = torch.cat([_scores(logits, config.family) for logits in seen.logits])
-        return AUXILIARY * load_balance(scores, torch.cat(seen.index))
+        scores = [_scores(logits, config.family) for logits in seen.logits]
+        # A layer at a time: pooled over layers, an expert may die in one while its namesake in another is busy.
+        return AUXILIARY * torch.stack(list(map(load_balance, scores, seen.index))).mean()
     if config.balancing == "z_loss":
         return Z_LOSS * torch.cat(seen.logits).logsumexp(-1).square().mean()
     return 0.0

@@ -8,7 +8,7 @@ from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 from data.corpus import Corpus
 from tests.toymodels.test_language import SMALL
 from toymodels import balancing, language
-from toymodels.balancing import load_balance, mixtures, watched, within_capacity
+from toymodels.balancing import Routed, load_balance, mixtures, watched, within_capacity
 from toymodels.language import LanguageConfig, train
 from toymodels.language_checkpoint import optimizer, restore
 from toymodels.language_models import build
@@ -19,10 +19,13 @@ def with_(family: str, **changes: object) -> LanguageConfig:
 
 
 def test_the_load_balancing_loss_is_that_of_transformers() -> None:
-    logits = tuple(torch.randn(50, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    scores = torch.cat(logits).softmax(-1)
-    found = load_balance(scores, scores.topk(2, dim=-1).indices)
-    assert found == pytest.approx(float(load_balancing_loss_func(logits, 8, 2)), rel=1e-6)
+    layers = [torch.randn(50, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    chosen = [logits.topk(2, dim=-1).indices for logits in layers]
+    wanted = [float(load_balancing_loss_func((logits,), 8, 2)) for logits in layers]
+    found = [float(load_balance(*pair)) for pair in zip([x.softmax(-1) for x in layers], chosen, strict=True)]
+    assert found == pytest.approx(wanted, rel=1e-6)
+    together = balancing.penalty(Routed(layers, chosen), with_("olmoe"))
+    assert float(together) == pytest.approx(balancing.AUXILIARY * sum(wanted) / 3, rel=1e-6)
     assert OlmoeConfig().router_aux_loss_coef == balancing.AUXILIARY
 
 
