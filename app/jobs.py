@@ -43,6 +43,7 @@ WORK = {
     "probe.rank": "app.rank:work",
     "probe.memory": "app.memory:work",
     "probe.sae": "app.saes:work",
+    "probe.secret": "app.secret:work",
     "probe.experts": "app.routing:work",
     "probe.worth": "app.worth:work",
     "probe.snapshots": "app.snapshots:work",

@@ -10,6 +10,7 @@ from app.commands._memory import memory
 from app.commands._rank import rank
 from app.commands._run import guard, progress
 from app.commands._sae import sae
+from app.commands._secret import secret
 from app.commands._snapshots import snapshots
 from app.commands._worth import worth
 
@@ -80,6 +81,7 @@ verbs.command()(_keep.keep)
 verbs.command()(_keep.kinds)
 verbs.command()(_keep.ladder)
 verbs.command()(sae)
+verbs.command()(secret)
 verbs.command()(experts)
 verbs.command()(worth)
 verbs.command()(snapshots)

@@ -4,7 +4,7 @@ The claim under test is a ratio: at equal active parameters, FVU(dense) / FVU(mi
 than on a Gaussian of the same mean and covariance.  A level alone says little: a Gaussian can be easier.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ def compare(
     corpus: Corpus | None = None,
     inputs: Run | None = None,
     run: Run | None = None,
+    seen: Callable[[Fit], object] = lambda found: None,
     progress: Progress = silent,
 ) -> Tables:
     """Fit every student and set them side by side; layers, conditions and seeds are those of the settings.
@@ -53,7 +54,7 @@ def compare(
                            condition), low, high, n_seeds, n_documents
         secret_documents   what the last two are made of: one row a student and held-out document
 
-    With `run`, every finished student is saved and a stopped comparison goes on at the next.
+    With `run`, every finished student is saved and a stopped comparison goes on at the next; `seen` is shown each.
     """
     done = _load(run)
     layers = sorted({s.layer for s in students})
@@ -73,7 +74,9 @@ def compare(
                          "n_train": len(pairs.train)}
                     )  # fmt: skip
                 told = within(progress, fitted, len(left))
-                done.add(config, fit_layer(subject, config, told))
+                found = fit_layer(subject, config, told)
+                seen(found)
+                done.add(config, found)
                 fitted += 1
                 progress(fitted, len(left), f"layer {layer}, {config.condition}, {config.method}")
                 if run is not None:

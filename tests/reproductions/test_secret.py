@@ -94,7 +94,7 @@ def test_tables_affine_maps_and_the_embedding_limit(model: LanguageModel, inputs
         {"corpus": "sotu", "layers": LAYERS, **READ.model_dump()},
         {name: records(frame) for name, frame in found.items()},
     )
-    alpha = found["slopes"].set_index(["layer", "condition"])["slope"].unstack()
+    alpha = found["slopes"].pivot_table(index="layer", columns="condition", values="slope")
     assert (alpha["real"] > alpha["gaussian"]).all()
 
 
@@ -103,7 +103,7 @@ def test_top_neurons_do_not_tell_real_from_gaussian(model: LanguageModel, inputs
     asked = secret.grid(LAYERS, methods=("oracle", "static", "oracle_clusters", "learned_clusters"))
     found = secret.compare(model, students=asked, inputs=inputs, run=run, progress=tell).secret
     record("secret_neurons", {"corpus": "sotu", "layers": LAYERS, **READ.model_dump()}, {"secret": records(found)})
-    level = found.set_index(["layer", "method", "condition"])["fvu"].unstack()
+    level = found.pivot_table(index=["layer", "method"], columns="condition", values="fvu")
     level["of real"] = level["gaussian"] / level["real"]
     oracle = level.xs("oracle", level="method")
     # the closed form's Gaussian level is 1.4 times its real one and more

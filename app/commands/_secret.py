@@ -1,0 +1,78 @@
+"""The verb `sparsescope probe secret`."""
+
+from typing import Annotated
+
+import typer
+
+from app.commands._run import guard, progress
+
+
+@guard
+def secret(
+    model: Annotated[str, typer.Option(help="A name, a GGUF file, a folder or a hub name.")] = "smollm2-135m",
+    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    layer: Annotated[list[int] | None, typer.Option(help="Layer; repeat for several. Default: the middle one.")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="dense, closed_form, paper, linear, constants, oracle, static, oracle_clusters, ..."),
+    ] = None,
+    condition: Annotated[
+        list[str] | None, typer.Option(help="real, gaussian, shuffled, shuffled_axes, random_teacher, ...")
+    ] = None,
+    n_experts: Annotated[int, typer.Option(help="Experts.")] = 64,
+    n_active: Annotated[int, typer.Option(help="Neurons active for a token, in every student.")] = 64,
+    rank: Annotated[int | None, typer.Option(help="Rank of an expert; the rest of n_active is shared.")] = None,
+    k: Annotated[int, typer.Option(help="Experts mixed for a token.")] = 1,
+    tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 50_000,
+    steps: Annotated[int, typer.Option(help="Adam steps of the trained students.")] = 1_500,
+    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
+    losses: Annotated[bool, typer.Option(help="Put the students back into the model and measure its loss.")] = True,
+    embedding: Annotated[bool, typer.Option(help="Measure tables by token and cell constants as well.")] = False,
+    export: Annotated[str | None, typer.Option(help="Folder for the rebuilt model in transformers' format.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto, of the model's forward pass.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Order of the documents.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+) -> None:
+    """Find the mixture of experts inside a dense feed-forward block.
+
+    Students of equal active size imitate the block: a dense layer of few neurons, and experts with a region of the
+    inputs each, fitted in closed form. FVU: share of the block's output variance that a student misses, on documents it
+    was not fitted on. What counts is the ratio dense / mixture on real activations beside the same on Gaussian ones of
+    equal mean and covariance: a mixture that wins on both wins for another reason. Active parameters are not stored
+    ones: a mixture of 64 experts stores more than the block it imitates.
+
+    The students are kept in the run: `open_model("smollm2-135m", secret_experts=RUN)` is then a mixture of experts.
+
+    Example: `sparsescope probe secret --layer 15 --tokens 50000`
+    """
+    from app import jobs
+    from app.commands._columns import echo_columns
+    from app.secret import KIND, SecretRun, work
+    from data.runs import create
+
+    asked: dict[str, object] = {
+        "model": model,
+        "corpus": corpus,
+        "layers": layer or None,
+        "n_experts": n_experts,
+        "n_active": n_active,
+    }
+    asked |= {"rank": rank, "k": k, "n_tokens": tokens, "steps": steps, "seeds": tuple(range(seeds)), "dtype": dtype}
+    asked |= {"losses": losses, "embedding": embedding, "seed": seed}
+    chosen = {"methods": method, "conditions": condition}
+    config = SecretRun.model_validate(asked | {key: value for key, value in chosen.items() if value})
+    run = create(name or f"secret-{config.digest()}", config, kind=KIND, seed=seed)
+    if run.progress["state"] != "done":
+        with progress("secret") as tell:
+            jobs.carry_out(run, work, tell)
+    shown = ["layer", "condition", "method", "fvu", "low", "high", "active", "active_with_router", "stored"]
+    echo_columns(shown, run.table("secret")[shown].round(3).to_numpy().tolist())
+    if "secret_ratios" in run.table_names():
+        shown = ["layer", "condition", "method", "ratio", "low", "high", "fvu", "fvu_dense", "stored"]
+        echo_columns(shown, run.table("secret_ratios")[shown].round(3).to_numpy().tolist())
+    if export is not None:
+        from probes import open_model
+        from probes.secret.export import export as write
+
+        typer.echo(f"the rebuilt model is in {write(open_model(model), run, export)}")
+    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page secret` shows it")

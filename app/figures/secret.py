@@ -1,0 +1,186 @@
+"""Secret mixtures of experts: what students miss, real activations beside Gaussian ones, and what the model loses.
+
+Tables, as `probes.secret.compare` and `probes.secret.losses` make them:
+
+    secret          layer, condition, method, seed, n_experts, n_active, fvu, low, high, n_sinks, stored, n_tokens, ...
+    secret_ratios   layer, condition, method, n_experts, n_active, seed, ratio, low, high, fvu, fvu_dense, stored, ...
+    secret_losses   layers, replaced_by, change, low, high, recovered_mean, recovered_zero, n_tokens, n_documents
+    secret_cells    layer, condition, what, n_cells, fvu, low, high, fvu_train, stored, n_train, n_tokens
+"""
+
+import plotly.graph_objects as go
+from pandas import DataFrame, Series
+
+from app.figures import theme
+from app.figures.catalogue import of_table
+from app.figures.theme import Width
+
+LABELS = {
+    "dense": "dense neurons", "closed_form": "mixture, closed form", "paper": "mixture, trained",
+    "linear": "linear map",
+    "constants": "table of cells", "oracle": "own neurons, oracle", "static": "own neurons, fixed",
+    "oracle_clusters": "own clusters, oracle", "learned_clusters": "own clusters, router",
+}  # fmt: skip
+CONDITIONS = {
+    "real": "real", "gaussian": "Gaussian", "shuffled": "shuffled coordinates", "shuffled_axes": "shuffled axes",
+    "random_teacher": "random layer", "shuffled_teacher": "shuffled layer",
+}  # fmt: skip
+_FILLED = {"real": "", "gaussian": "-open"}
+_NEEDED = ("layer", "condition", "method", "seed", "n_active", "fvu", "low", "high", "stored", "n_tokens")
+
+
+def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """FVU of every student by layer; filled marks are real activations, open ones their Gaussian."""
+    theme.need(_NEEDED, secret, "secret")
+    figure = go.Figure()
+    for number, (method, part) in enumerate(secret.groupby("method", sort=False)):
+        look = theme.look(number, dark=dark)
+        for condition, rows in part.groupby("condition", sort=False):
+            figure.add_scatter(
+                x=[f"layer {layer}" for layer in rows["layer"]],
+                y=rows["fvu"],
+                error_y={"array": rows["high"] - rows["fvu"], "arrayminus": rows["fvu"] - rows["low"]},
+                mode="markers",
+                marker={"color": look.colour, "symbol": look.symbol + _FILLED.get(str(condition), "-dot"), "size": 9},
+                name=f"{LABELS.get(str(method), method)}, {CONDITIONS.get(str(condition), condition)}",
+                customdata=rows[["stored", "n_tokens", "seed"]],
+                hovertemplate="FVU %{y:.3f}<br>%{customdata[0]:,} parameters stored<br>%{customdata[1]:,} tokens, "
+                "seed %{customdata[2]}<extra></extra>",
+            )
+    figure.update_yaxes(title="Fraction of variance unexplained", rangemode="tozero")
+    return theme.style(figure, dark=dark, width=width, alt=levels_caption(secret))
+
+
+def levels_caption(secret: DataFrame) -> str:
+    """FVU of each student under each condition, mean over layers and seeds, with stored parameters."""
+    theme.need(_NEEDED, secret, "secret")
+    parts = []
+    for (method, condition), rows in secret.groupby(["method", "condition"], sort=False):
+        name = f"{LABELS.get(str(method), method)} ({CONDITIONS.get(str(condition), condition)})"
+        parts.append(f"{name} {rows['fvu'].mean():.3f}, {int(rows['stored'].iloc[0]):,} parameters stored")
+    sinks = int(secret["n_sinks"].max()) if "n_sinks" in secret else 0
+    return (
+        f"Fraction of variance unexplained with {_one(secret['n_active'])} active neurons, mean over "
+        f"{secret['layer'].nunique()} layer(s) and {secret['seed'].nunique()} seed(s): {'; '.join(parts)}. "
+        f"{int(secret['n_tokens'].iloc[0]):,} tokens of documents not fitted on; bars: 95%, documents resampled. Up to "
+        f"{sinks} attention sinks left out."
+    )
+
+
+def ratios(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """FVU of the dense student over that of each other one, by layer and condition."""
+    theme.need(("layer", "condition", "method", "ratio", "low", "high", "fvu", "fvu_dense"), table, "secret_ratios")
+    figure = go.Figure()
+    for number, ((method, condition), rows) in enumerate(table.groupby(["method", "condition"], sort=False)):
+        look = theme.look(number, dark=dark)
+        figure.add_scatter(
+            x=[f"layer {layer}" for layer in rows["layer"]],
+            y=rows["ratio"],
+            error_y={"array": rows["high"] - rows["ratio"], "arrayminus": rows["ratio"] - rows["low"]},
+            mode="markers",
+            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+            name=f"{LABELS.get(str(method), method)}, {CONDITIONS.get(str(condition), condition)}",
+            customdata=rows[["fvu", "fvu_dense", "stored", "seed"]],
+            hovertemplate="ratio %{y:.2f}<br>FVU %{customdata[0]:.3f}, dense %{customdata[1]:.3f}"
+            "<br>%{customdata[2]:,} parameters stored, seed %{customdata[3]}<extra></extra>",
+        )
+    figure.add_hline(y=1, line={"dash": "dot", "width": 1})
+    figure.update_yaxes(title="FVU of dense / FVU")
+    return theme.style(figure, dark=dark, width=width, alt=ratios_caption(table))
+
+
+def ratios_caption(table: DataFrame) -> str:
+    """Mean ratio of each student under each condition, with the levels it is made of."""
+    parts = []
+    for (method, condition), rows in table.groupby(["method", "condition"], sort=False):
+        name = f"{LABELS.get(str(method), method)} ({CONDITIONS.get(str(condition), condition)})"
+        level = f"{rows['fvu_dense'].mean():.3f} / {rows['fvu'].mean():.3f}"
+        parts.append(f"{name} {rows['ratio'].mean():.2f} = {level}, {int(rows['stored'].iloc[0]):,} parameters stored")
+    return (
+        f"How many times more a dense layer of {_one(table['n_active'])} neurons misses than a student of equal active "
+        f"size: {'; '.join(parts)}. Above 1 on real activations and not on Gaussian ones is structure of the "
+        f"activations. Bars: 95%, {int(table['n_documents'].iloc[0])} documents resampled in pairs."
+    )
+
+
+def losses(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """Change of the model's loss when layers are replaced."""
+    theme.need(("layers", "replaced_by", "change", "low", "high", "n_tokens"), table, "secret_losses")
+    figure = go.Figure()
+    names = {"student": "mixture", "mean": "its mean", "zero": "zero", "teacher": "the block itself"}
+    for number, (kind, name) in enumerate(names.items()):
+        rows = table[table["replaced_by"] == kind]
+        look = theme.look(number, dark=dark)
+        figure.add_scatter(
+            x=[f"layer {layers}" for layers in rows["layers"]],
+            y=rows["change"],
+            error_y={"array": rows["high"] - rows["change"], "arrayminus": rows["change"] - rows["low"]},
+            mode="markers",
+            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+            name=name,
+        )
+    figure.update_yaxes(title="Change of loss (nats a token)")
+    return theme.style(figure, dark=dark, width=width, alt=losses_caption(table))
+
+
+def losses_caption(table: DataFrame) -> str:
+    """Change and share recovered for each set of layers."""
+    parts = [
+        f"layer {r['layers']}: {r['change']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}], {r['recovered_mean']:.0%} of "
+        f"mean and {r['recovered_zero']:.0%} of zero ablation's harm recovered, {int(r['stored']):,} parameters "
+        f"stored for {int(r['stored_teacher']):,}"
+        for r in table[table["replaced_by"] == "student"].to_dict("records")
+    ]
+    return (
+        f"Loss with the mixture in the block's place: {'; '.join(parts)}. {int(table['n_tokens'].iloc[0]):,} held-out "
+        f"tokens of {int(table['n_documents'].iloc[0])} documents, resampled in pairs for the intervals; the first "
+        "four positions of each window keep the block."
+    )
+
+
+def cells(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """FVU against the number of cells, constants and affine maps, real beside Gaussian."""
+    theme.need(("layer", "condition", "what", "n_cells", "fvu", "low", "high"), table, "secret_cells")
+    figure = go.Figure()
+    groups = table.sort_values("n_cells").groupby(["layer", "what", "condition"], sort=False)
+    for number, ((layer, what, condition), rows) in enumerate(groups):
+        look = theme.look(number, dark=dark)
+        figure.add_scatter(
+            x=rows["n_cells"],
+            y=rows["fvu"],
+            error_y={"array": rows["high"] - rows["fvu"], "arrayminus": rows["fvu"] - rows["low"]},
+            mode="lines+markers",
+            line={"color": look.colour, "dash": look.dash},
+            marker={"symbol": look.symbol},
+            name=f"layer {layer}, {what}, {CONDITIONS.get(str(condition), condition)}",
+        )
+    figure.update_xaxes(title="Cells", type="log")
+    figure.update_yaxes(title="Fraction of variance unexplained", type="log")
+    return theme.style(figure, dark=dark, width=width, alt=cells_caption(table))
+
+
+def cells_caption(table: DataFrame) -> str:
+    """First and last level of each curve."""
+    parts = []
+    for (layer, what, condition), rows in table.sort_values("n_cells").groupby(
+        ["layer", "what", "condition"], sort=False
+    ):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        name = f"layer {layer}, {what} ({CONDITIONS.get(str(condition), condition)})"
+        parts.append(f"{name} {first['fvu']:.3f} at {first['n_cells']} to {last['fvu']:.3f} at {last['n_cells']} cells")
+    return (
+        f"What a table of cells misses: {'; '.join(parts)}. Fitted on {int(table['n_train'].iloc[0]):,} tokens, "
+        f"measured on {int(table['n_tokens'].iloc[0]):,} of other documents; bars: 95%, documents resampled."
+    )
+
+
+def _one(values: "Series[int]") -> str:
+    return ", ".join(str(v) for v in sorted(values.unique().tolist()))
+
+
+FIGURES = (
+    of_table("secret", name="secret-fvu", title="What students miss", draw=levels, caption=levels_caption),
+    of_table("secret_ratios", name="secret-ratios", title="Dense over mixture", draw=ratios, caption=ratios_caption),
+    of_table("secret_losses", name="secret-losses", title="Back in the model", draw=losses, caption=losses_caption),
+    of_table("secret_cells", name="secret-cells", title="Tables of cells", draw=cells, caption=cells_caption),
+)
