@@ -138,6 +138,13 @@ def saes(run: Run, config: DemoConfig, progress: Progress) -> None:
     saes.demo(run, config, progress)
 
 
+def secret(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """Whether one dense layer hides a mixture of experts, on real activations and on Gaussian ones."""
+    from app import secret
+
+    secret.demo(run, config, progress)
+
+
 def ladder(run: Run, config: DemoConfig, progress: Progress) -> None:
     """How large a share of its units each kind of block uses, and in how many combinations."""
     from app import laziness
@@ -152,16 +159,25 @@ def emergence(run: Run, config: DemoConfig, progress: Progress) -> None:
     experiments.demo(run, config, progress)
 
 
+def experts(run: Run, config: DemoConfig, progress: Progress) -> None:
+    """Who is routed where in the mixture of experts that ships, and what that says."""
+    from app import routing
+
+    routing.demo(run, config, progress)
+
+
 PARTS = (
     Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
     Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 35.0),
     Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 30.0),
     Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 15.0),
+    Part("experts", "Experts of a mixture", experts, ("routing", "load", "specialization", "cells", "names"), 30.0),
     Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
     Part("ladder", "The sparsity ladder", ladder, ("ladder",), 8.0),
     Part("rank", "Rank: do tokens become one vector?", rank, ("rank_residuals", "rank_patterns"), 20.0),
     Part("memory", "Neurons as memories", memory, ("memory_agreement", "memory_neurons", "memory_values"), 25.0),
     Part("saes", "A sparse autoencoder", saes, ("sae", "sae_latents"), 25.0),
+    Part("secret", "The experts inside a dense layer", secret, ("secret", "secret_ratios", "secret_gaps"), 30.0),
     Part("emergence", "Where sparsity emerges", emergence, ("emergence", "emergence_summary"), 10.0),
 )
 
