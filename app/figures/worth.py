@@ -68,7 +68,7 @@ def losses_caption(damage: DataFrame) -> str:
     for name, words in REPLACEMENTS.items():
         part = rows[rows["replacement"] == name]
         if len(part):
-            worst = part.loc[part["value"].idxmax()]
+            worst = part.sort_values("value").to_dict("records")[-1]
             parts.append(
                 f"{words}: {part['value'].mean():+.4f} on average, at most {worst['value']:+.4f} [{worst['low']:.4f}, "
                 f"{worst['high']:.4f}] (layer {worst['layer']}, expert {worst['expert']})"
@@ -137,8 +137,9 @@ def fewer_caption(curves: DataFrame) -> str:
     """The loss at half of the experts, by criterion."""
     half = curves[curves["removed"] == 0.5]
     parts = [
-        f"{CRITERIA.get(row.by, row.by)}, {row.how}d: {row.value:+.3f} [{row.low:.3f}, {row.high:.3f}]"
-        for row in half.itertuples()
+        f"{CRITERIA.get(row['by'], row['by'])}, {row['how']}d: {row['value']:+.3f} [{row['low']:.3f}, "
+        f"{row['high']:.3f}]"
+        for row in half.to_dict("records")
     ]
     return (
         "Change of the loss as experts go, in every layer at once; with half of them gone: " + "; ".join(parts)
@@ -178,9 +179,9 @@ def causes_caption(agreement: DataFrame) -> str:
     """The correlations by layer."""
     rows = agreement[(agreement["replacement"] == agreement["replacement"].iloc[0]) & (agreement["of"] == "read")]
     parts = [
-        f"layer {row.layer}: {row.correlation:.2f} [{row.low:.2f}, {row.high:.2f}], within experts {row.within:.2f} "
-        f"[{row.within_low:.2f}, {row.within_high:.2f}]"
-        for row in rows.itertuples()
+        f"layer {row['layer']}: {row['correlation']:.2f} [{row['low']:.2f}, {row['high']:.2f}], within experts "
+        f"{row['within']:.2f} [{row['within_low']:.2f}, {row['within_high']:.2f}]"
+        for row in rows.to_dict("records")
     ]
     return (
         "Correlation over (expert, word class) of the share of the class that uses the expert and the loss change on "
