@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.reproduction, pytest.mark.model]
 LAYERS = (3, 15, 27)
 SEEDS = (0, 1, 2)
 READ = StreamConfig(n_tokens=102_000, tokens_per_document=510)
-STEPS = int(os.environ.get("SECRET_STEPS", "1500"))
+STEPS = int(os.environ.get("SECRET_STEPS", "2000"))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def records(frame: DataFrame) -> list[dict[str, Any]]:
 def test_real_activations_have_more_of_a_mixture_than_gaussian_ones(
     model: LanguageModel, inputs: Run, root: Path
 ) -> None:
-    run = runs.create("gap", {"steps": STEPS}, kind="secret", root_folder=root)
+    run = runs.create(f"gap-{STEPS}", {"steps": STEPS}, kind="secret", root_folder=root)
     first = secret.grid(LAYERS, seeds=SEEDS[:1], steps=STEPS)
     found = secret.compare(model, students=first, inputs=inputs, run=run, progress=tell)
     # the best of three rates is found with one seed, and kept for the others
