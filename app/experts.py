@@ -23,6 +23,8 @@ CONDITIONS = {
 }
 """Conditions as the page calls them."""
 Order = Literal["strongest", "first", "random"]
+SENTENCES = 20
+"""Sentences shown for a cell."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Asked:
     token: str | None = None
     """Text of the token, spaces around it and case aside."""
     order: Order = "strongest"
-    n: int = 20
+    n: int = 80
 
 
 class Explorer:
@@ -154,10 +156,10 @@ class Explorer:
         return found
 
     def _read_codes(self, labels: str) -> tuple[np.ndarray, list[str]]:
-        from probes.routed_labels import RoutedText
-
         if labels in ("word_class", "fine", "domain"):
             return self.tokens.codes(labels)
+        from probes.routed_labels import RoutedText  # brings torch along, which takes seconds
+
         own = self.folder / "routed_labels.parquet"
         beside = {}
         if own.exists() and labels in pq.read_schema(own).names:
@@ -192,21 +194,27 @@ def by_token(run: Run, layer: int, expert: int, n: int = 25) -> DataFrame:
     return mine.assign(n_token=total, share=mine["n"] / max(all_slots, 1), rate=mine["n"] / total)
 
 
-def sentences(explorer: Explorer, condition: str, asked: Asked, rows: Int[np.ndarray, " n"]) -> str:
-    """Sentences as an HTML list: every token shaded by the weight the expert has on it, its other experts on hover.
+def sentences(
+    explorer: Explorer, condition: str, asked: Asked, rows: Int[np.ndarray, " n"], most: int = SENTENCES
+) -> str:
+    """The first `most` sentences of these tokens as an HTML list, each sentence once.
 
-    The token that was found is underlined.  All text is escaped, signs that turn the line round are replaced.
+    Every token is shaded by the part of its weight that the expert has, its other experts on hover; tokens that were
+    found are underlined.  All text is escaped, signs that turn the line round are replaced.
     """
-    items = []
+    items: list[str] = []
+    wanted, shown = set(rows.tolist()), set[int]()
     for row in rows.tolist():
+        if row in shown or len(items) == most:
+            continue
         found = explorer.sentence(condition, asked.layer, row)
-        pieces = [
-            _piece(r, int(at) == row, asked.expert) for at, r in zip(found.index, found.itertuples(), strict=True)
-        ]
+        shown |= set(found.index.tolist())
+        tokens = zip(found.index, found.itertuples(), strict=True)
+        pieces = "".join(_piece(token, at in wanted, asked.expert) for at, token in tokens)
         here = found.loc[row]
         where = f"{_shown(explorer.document(int(here['document'])))}, token {int(here['position']):,}"
         items.append(
-            f'<li style="margin-bottom:0.5em"><bdi>{"".join(pieces)}</bdi> '
+            f'<li style="margin-bottom:0.5em"><bdi>{pieces}</bdi> '
             f'<span style="opacity:0.6;font-size:0.85em">({where})</span></li>'
         )
     return f'<ol class="routed" style="padding-left:1.5em;line-height:1.7">{"".join(items)}</ol>'

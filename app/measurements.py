@@ -86,17 +86,20 @@ def number_type(wanted: Dtype) -> str:
 def remember_inputs(run: Run, inputs: list[tuple[str, str, str, str]]) -> None:
     """Write the table `inputs` (role, name, title, hash); RunError if a stopped run was begun on others.
 
-    Settings hold only names, and what a name stands for can change between stopping and resuming.
+    Settings hold only names, and what a name stands for can change between stopping and resuming.  Roles that other
+    parts of the run have written stay.
     """
-    from pandas import DataFrame
+    from pandas import DataFrame, concat
 
     frame = DataFrame(inputs, columns=["role", "name", "title", "hash"])
     if "inputs" in run.table_names():
-        before = run.table("inputs").set_index("role")["hash"].to_dict()
+        held = run.table("inputs")
+        before = held.set_index("role")["hash"].to_dict()
         for role, name, _, digest in inputs:
             if before.get(role, digest) != digest:
                 raise RunError(
                     f"the {role} '{name}' has changed since run '{run.name}' was begun; delete the run or choose "
                     "another name"
                 )
+        frame = concat([held[~held["role"].isin(frame["role"])], frame], ignore_index=True)
     run.save_table("inputs", frame)

@@ -23,7 +23,7 @@ _UNSEEN = {"marker": {"opacity": 0.01}}
 def clickable(figure: go.Figure, *, dark: bool = False) -> go.Figure:
     """Lay an unseen point over every cell of the figure's last heat map, because a heat map cannot be clicked.
 
-    A point's `customdata` is (x, y, hover words) of its cell, `x` and `y` as text.
+    A point's `customdata` is (x, y, hover words) of its cell, without what the axis adds in brackets.
     """
     cells = figure.data[-1]
     down, across = np.indices((len(cells.y), len(cells.x)))
@@ -32,7 +32,7 @@ def clickable(figure: go.Figure, *, dark: bool = False) -> go.Figure:
     figure.add_scatter(
         x=x,
         y=y,
-        customdata=np.column_stack([x.astype(str), y.astype(str), said]),
+        customdata=np.column_stack([[_name(v) for v in x], [_name(v) for v in y], said]),
         hovertemplate="%{customdata[2]}<extra></extra>",
         marker={"color": theme.QUIET[dark], "opacity": 0.01, "size": 14, "symbol": "square"},
         mode="markers",
@@ -46,15 +46,26 @@ def clickable(figure: go.Figure, *, dark: bool = False) -> go.Figure:
 
 
 def mark(figure: go.Figure, x: object, y: object, *, dark: bool = False) -> go.Figure:
-    """Draw a ring round the cell with these coordinates."""
+    """Draw a frame round the cell with these coordinates; call it after `clickable`."""
+    cells = figure.data[-1]
+    found = [(a, b) for a, b in zip(cells.x, cells.y, strict=True) if (_name(a), _name(b)) == (str(x), str(y))]
+    if not found:
+        return figure
     ring = {
         "color": "rgba(0,0,0,0)",
         "size": 16,
         "symbol": "square-open",
         "line": {"color": theme.INK[dark], "width": 2},
     }
-    figure.add_scatter(x=[x], y=[y], hoverinfo="skip", marker=ring, mode="markers", name="chosen", showlegend=False)
+    figure.add_scatter(
+        x=[found[0][0]], y=[found[0][1]], hoverinfo="skip", marker=ring, mode="markers", name="chosen", showlegend=False
+    )
     return figure
+
+
+def _name(value: object) -> str:
+    """The name alone, where an axis says more: `11` of `11 (8.3%)`."""
+    return str(value).split(" (")[0]
 
 
 def over_depth(

@@ -47,6 +47,8 @@ def pick(label: str, options: list[str], key: str, place: Callable[..., str] = s
     """A choice kept in the address; one that another run does not offer is forgotten."""
     if st.session_state.get(key) not in (None, *options):
         st.session_state.pop(key)
+    if st.session_state.get(key) is not None:
+        more.pop("index", None)  # what was chosen, or clicked, stands
     return place(label, options, key=key, bind="query-params", **more)
 
 
@@ -91,12 +93,11 @@ def cell_map(figure: object, key: str, across: str, down: str, caption: str) -> 
 def explore(run: Run) -> None:
     """The map, and below it the expert that was clicked and its sentences."""
     cells = frame(run, "cells")
-    top = st.columns([3, 2, 2, 2])
-    with top[0]:
-        condition = chosen_condition(list(cells["condition"].unique()))
+    condition = chosen_condition(list(cells["condition"].unique()))
     mine = cells[cells["condition"] == condition]
     kinds = list(dict.fromkeys(mine["labels"]))
-    labels = pick("By", kinds, "by", place=top[1].selectbox, format_func=specialization.words)
+    top = st.columns([2, 1, 3])
+    labels = pick("By", kinds, "by", place=top[0].selectbox, format_func=specialization.words)
     against: specialization.Against = pick(  # type: ignore[assignment]
         "Lift over",
         list(NULLS),
@@ -108,7 +109,7 @@ def explore(run: Run) -> None:
     )
     layers = [str(i) for i in sorted(mine["layer"].unique())]
     tied = str(specialization.of_layer(cells, None, labels, condition)["layer"].iloc[0])
-    layer = pick("Layer", layers, "layer", place=top[3].selectbox, index=layers.index(tied))
+    layer = pick("Layer", layers, "layer", place=top[1].selectbox, index=layers.index(tied))
     rows = mine[(mine["labels"] == labels) & (mine["layer"] == int(layer))]
     common = rows.groupby("label")["base"].first().sort_values(ascending=False).index.astype(str).tolist()
     experts = [str(e) for e in sorted(rows["expert"].unique())]
