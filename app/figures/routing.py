@@ -188,7 +188,7 @@ def pairs(
         )
     )
     figure.update_xaxes(title="also uses", dtick=max(1, n // 16))
-    figure.update_yaxes(title=f"expert of layer {layer}", dtick=max(1, n // 16), autorange="reversed", scaleanchor="x")
+    figure.update_yaxes(title=f"expert of layer {layer}", dtick=max(1, n // 16), autorange="reversed")
     return theme.style(figure, dark=dark, width=width, alt=pairs_caption(coactivation, layer, condition))
 
 
@@ -218,7 +218,7 @@ def route_map(
             x=[link["layer"], link["next_layer"]],
             y=[link["expert"], link["next_expert"]],
             hoverinfo="skip",
-            line={"color": theme.translucent(look.colour, strength), "width": 1 + 12 * link["tokens"]},
+            line={"color": theme.translucent(look.colour, strength), "width": 1 + 80 * link["tokens"]},
             mode="lines",
             showlegend=False,
         )

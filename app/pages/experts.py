@@ -225,11 +225,9 @@ def worth(run: Run, layer: int, expert: int) -> None:
 
 def _table(rows: DataFrame, **names: str) -> None:
     """A small table; shares in per cent."""
-    shares = [c for c in ("share", "low", "high", "expected", "rate", "lift") if c in rows]
+    shares = [c for c in ("share", "low", "high", "expected", "rate", "label_share", "label_base") if c in rows]
     shown = rows.rename(columns=names)
-    config = {
-        names.get(c, c): st.column_config.NumberColumn(format="percent" if c != "lift" else "%.2f") for c in shares
-    }
+    config = {names.get(c, c): st.column_config.NumberColumn(format="percent") for c in shares}
     st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
 
 
@@ -281,7 +279,8 @@ def depth(run: Run) -> None:
     if len(mine):
         st.markdown(f"**Most frequent paths** through layers {plain(mine['layers'].iloc[0])}")
         columns = ["path", "n", "share", "low", "high", "expected", "label", "label_share", "label_base"]
-        _table(mine[columns].head(20), expected="independent layers")
+        names = {"label": "mostly", "label_share": "of its tokens", "label_base": "of all tokens"}
+        _table(mine[columns].head(20), expected="independent layers", **names)
 
 
 def loads(run: Run) -> None:

@@ -4,7 +4,8 @@
 
 A run of `sparsescope probe experts` is repeated, document by document, until it has so many rows; its other tables stay
 as they are (they do not grow with the text).  Without --run the shipped mixture routes 5,000 tokens first.  Measured in
-one process that has shown another view before: the page's first run, then clicks on other cells of a layer that was not read yet.
+one process that has shown another view before: the page's first run, then clicks on cells, each of a layer that was not
+read yet.
 """
 
 import argparse
