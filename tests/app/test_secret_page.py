@@ -48,7 +48,7 @@ def test_figures_show_ratio_beside_level_and_real_beside_gaussian() -> None:
         students()
     )
     with pytest.raises(ValueError, match="lacks the columns"):
-        figures.levels(ratios())
+        figures.losses(ratios())
 
 
 def test_page_shows_a_run_and_helps_without_one(runs_folder: Path) -> None:
