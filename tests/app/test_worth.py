@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_worth_is_measured_drawn_and_shown(folder: Path, runs_folder: Path) -> None:
-    asked: list[Any] = ["probe", "worth", "--model", folder / "model", "--text", folder / "text", "--tokens", 200]
+    asked: list[Any] = ["probe", "worth", "--model", folder / "model", "--text", folder / "text", "--tokens", 1_200]
     asked += ["--no-word-classes", "--replace", "zero", "--name", "tiny-worth"]
     done = CliRunner().invoke(cli, [str(part) for part in asked])
     assert done.exit_code == 0, done.output
