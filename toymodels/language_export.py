@@ -31,7 +31,7 @@ def export(training: Path, folder: Path, *, corpus: Corpus | None = None) -> Dat
     """Write the last snapshot of `training` to `folder` in half precision; the losses by document.
 
     `folder` then holds a transformers model (`model.safetensors` in float16), its tokenizer, `training.json`,
-    `losses.json` (see `compared`) and `README.md`, the card.
+    `losses.json` (see `compared`; `documents` as `losses_by_document`) and `README.md`, the card.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -45,7 +45,8 @@ def export(training: Path, folder: Path, *, corpus: Corpus | None = None) -> Dat
     by_document = losses_by_document(folder, text)
     found = compared(by_document)
     with replacing(folder / "losses.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        kept = found | {"documents": by_document.to_dict("records")}
+        temporary.write_text(json.dumps(kept, indent=1), encoding="utf-8")
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
     model = AutoModelForCausalLM.from_pretrained(folder)
     with replacing(folder / "README.md") as temporary:
