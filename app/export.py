@@ -157,11 +157,16 @@ def html(figure: go.Figure, name: str) -> str:
 
 def bundle(entry: Entry, run: Run, *, width: Width, formats: Sequence[str], dark: bool = False) -> bytes:
     """All files of one figure as a zip archive, for a download button."""
-    archive = io.BytesIO()
-    with TemporaryDirectory() as folder, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for path in export([entry], run, Path(folder), width=width, formats=formats, dark=dark).paths:
+    return archive([entry], run, width=width, formats=formats, dark=dark)
+
+
+def archive(entries: Iterable[Entry], run: Run, *, width: Width, formats: Sequence[str], dark: bool = False) -> bytes:
+    """All files of several figures as one zip archive."""
+    packed = io.BytesIO()
+    with TemporaryDirectory() as folder, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in export(entries, run, Path(folder), width=width, formats=formats, dark=dark).paths:
             file.write(path, path.name)
-    return archive.getvalue()
+    return packed.getvalue()
 
 
 def choose(run: Run, names: Sequence[str] = ()) -> list[Entry]:

@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (folder,) = sys.argv[1:] if arguments is None else arguments
     run = Run(Path(folder))
     try:
-        carry_out(run, _work(run.kind))
+        carry_out(run, work_of(run.kind))
     except (Cancelled, KeyboardInterrupt):
         print("cancelled")
         return 130
@@ -226,8 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _work(kind: str) -> Work:
-    """What a kind of run means; imported only when the work begins, so that the first report comes at once."""
+def work_of(kind: str) -> Work:
+    """What a kind of run means; imported only when the work begins, so that the first report comes at once.
+
+    The work raises RunError for a kind that is not in `WORK`.
+    """
 
     def work(run: Run, progress: Progress) -> object:
         if kind not in WORK:

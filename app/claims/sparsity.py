@@ -81,7 +81,7 @@ def cheap(tables: Frames) -> Finding:
 
     tenth, five = ratio(few), ratio(half)
     beside = [
-        f"{choice} {share:.0%} of neurons {ratio(part).text()}"
+        f"{choice} {share:.0%} of neurons {ratio(part).text(',.2f')}"
         for (choice, share), part in control[control["share"].isin([0.5, 0.1])].groupby(["choice", "share"])
     ]
     return Finding(

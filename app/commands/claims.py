@@ -63,7 +63,7 @@ def _tell(rows: list[dict[str, str]]) -> None:
     wide = min(shutil.get_terminal_size((100, 24)).columns, 120)
     for row in rows:
         typer.echo(f"{MARKS[row['verdict']]} {row['verdict'].upper()}  {row['claim']}")
-        lines = [f"{row['statement']} ({row['said_by']})", row["measured"]]
+        lines = [row["statement"], f"said by: {row['said_by']}", row["measured"]]
         if row["verdict"] == NOT_YET:
             lines += [f"measure it: {row['experiment']}"]
         else:
