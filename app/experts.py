@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from app.figures.specialization import MAX_Q
 from data.routed import Routes, TokenTable
-from data.runs import Run, RunError
+from data.runs import Run, RunError, list_runs
 
 CONDITIONS = {
     "real": "trained",
@@ -179,6 +179,23 @@ def sharpest(cells: DataFrame) -> dict[str, Any]:
     if not len(sure):
         return dict(cells.iloc[int(cells["n"].to_numpy().argmax())])
     return dict(sure.iloc[int((sure["share"] * np.log(sure["lift"])).to_numpy().argmax())])
+
+
+def worth_of(run: Run) -> Run | None:
+    """The run that says what the experts of this model are worth: this one, else the newest on the same weights."""
+    if "damage" in run.table_names():
+        return run
+    mine = _models(run)
+    fitting = (other for other in list_runs(run.path.parent) if "damage" in other.table_names())
+    return next((other for other in fitting if mine & _models(other)), None)
+
+
+def _models(run: Run) -> set[str]:
+    """Hashes of the models that a run read."""
+    if "inputs" not in run.table_names():
+        return set()
+    inputs = run.table("inputs")
+    return set(inputs.loc[inputs["role"] != "corpus", "hash"])
 
 
 def by_token(run: Run, layer: int, expert: int, n: int = 25) -> DataFrame:

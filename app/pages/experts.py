@@ -1,7 +1,5 @@
 """Experts: which tokens each is used for, next to what chance and token identity give; down to the sentences."""
 
-import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,13 +7,24 @@ import streamlit as st
 from pandas import DataFrame
 
 from app import experts as reading
-from app.experts import CONDITIONS, Asked, Explorer
+from app.expert_views import (
+    chosen_condition,
+    compare,
+    depth,
+    explorer,
+    loads,
+    pick,
+    search,
+    small_table,
+    told_by,
+    try_sentence,
+)
+from app.experts import Asked
 from app.figures import experts as figures
-from app.figures import routing, specialization
+from app.figures import specialization
 from app.figures.catalogue import find
-from app.panels import chart, choose_run, dark, downloads, entry_panel, frame, live, plain, table_panel, title, told
-from app.routing import MODEL
-from data.runs import Run, open_run
+from app.panels import chart, choose_run, dark, downloads, frame, live, plain, table_panel, title, told
+from data.runs import Run
 
 HINT = "sparsescope probe experts --model tinymoe --tokens 100000"
 TABLES = (
@@ -29,41 +38,13 @@ TABLES = (
     "cells",
     "names",
 )
+WORTH = {
+    "damage": "Loss change in nats when it is replaced, by word class",
+    "fits": "How near a constant and an affine map come",
+    "vectors": "What its mean output raises in the vocabulary",
+}
 NULLS = {"base": "share in the text", "null": "token identity"}
 ANY = "all"
-
-
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _explorer(folder: str, changed: int) -> Explorer:
-    return Explorer(reading.Path(folder))
-
-
-def explorer(run: Run) -> Explorer:
-    """The run's routed tokens, read again when they have changed."""
-    return _explorer(str(run.path), (run.path / "routes.parquet").stat().st_mtime_ns)
-
-
-def pick(label: str, options: list[str], key: str, place: Callable[..., str] = st.selectbox, **more: object) -> str:
-    """A choice kept in the address; one that another run does not offer is forgotten."""
-    if st.session_state.get(key) not in (None, *options):
-        st.session_state.pop(key)
-    if st.session_state.get(key) is not None:
-        more.pop("index", None)  # what was chosen, or clicked, stands
-    return place(label, options, key=key, bind="query-params", **more)
-
-
-def chosen_condition(held: list[str]) -> str:
-    """The trained model or one of its baselines."""
-    options = [c for c in CONDITIONS if c in held]
-    return pick(
-        "Router",
-        options,
-        "router",
-        place=partial(st.segmented_control, default=options[0], required=True),
-        format_func=CONDITIONS.get,
-        help="The trained model, or a baseline: random weights; random directions that choose on the trained router's "
-        "input; a router that knows nothing but the token (hash).",
-    )
 
 
 def clicked(key: str, across: str, down: str) -> None:
@@ -162,8 +143,9 @@ def card(run: Run, condition: str, layer: int, expert: int, rows: DataFrame) -> 
         )
     with right, told():
         neighbours(run, condition, layer, expert)
-    if "experts" in held or "worth" in held:
-        worth(run, layer, expert)
+    if condition == "real":
+        with told():
+            worth(run, layer, expert)
 
 
 def numbers(run: Run, condition: str, layer: int, expert: int) -> None:
@@ -190,45 +172,46 @@ def neighbours(run: Run, condition: str, layer: int, expert: int) -> None:
         if condition == "real":
             rows = reading.by_token(run, layer, expert)
             shown = rows[["token", "n", "share", "rate"]].assign(token=rows["token"].map(repr))
-            _table(shown, share="of its slots", rate="of the token's slots")
+            small_table(shown, share="of its slots", rate="of the token's slots")
         else:
             st.caption("Tokens are counted for the trained model.")
     with tabs[1], told():
         pairs = frame(run, "coactivation")
         mine = pairs[(pairs["condition"] == condition) & (pairs["layer"] == layer) & (pairs["expert"] == expert)]
         columns = ["other", "share", "low", "high", "expected"]
-        _table(mine.assign(over=mine["share"] / mine["expected"]).nlargest(10, "over")[columns], expected="independent")
+        small_table(
+            mine.assign(over=mine["share"] / mine["expected"]).nlargest(10, "over")[columns], expected="independent"
+        )
     links = frame(run, "transitions")
     links = links[links["condition"] == condition]
     with tabs[2]:
         into = links[(links["next_layer"] == layer) & (links["next_expert"] == expert)].nlargest(10, "n")
-        _table(into[["layer", "expert", "n", "share", "low", "high", "expected"]], expected="of all tokens")
+        small_table(into[["layer", "expert", "n", "share", "low", "high", "expected"]], expected="of all tokens")
     with tabs[3]:
         out = links[(links["layer"] == layer) & (links["expert"] == expert)].nlargest(10, "n")
-        _table(out[["next_layer", "next_expert", "n", "share", "low", "high", "expected"]], expected="of all tokens")
+        small_table(
+            out[["next_layer", "next_expert", "n", "share", "low", "high", "expected"]], expected="of all tokens"
+        )
 
 
 def worth(run: Run, layer: int, expert: int) -> None:
-    """What the expert is worth, from every table of the run that has one row or more about it."""
-    with st.expander("What it is worth: ablation, constancy, vocabulary"):
-        for name in run.table_names():
-            if not name.startswith(("experts", "worth")):
+    """What the loss says of the expert: by word class, what could stand in for it, what it writes."""
+    other = reading.worth_of(run)
+    with st.expander("What it is worth: loss without it, constancy, vocabulary"):
+        if other is None:
+            st.caption("Not measured yet for this model; in a terminal:")
+            st.code("sparsescope probe worth --model tinymoe", language="bash")
+            return
+        st.caption(f"From run {plain(other.name)}.")
+        for name, words in WORTH.items():
+            if name not in other.table_names():
                 continue
-            with told():
-                rows = frame(run, name)
-                if {"layer", "expert"} <= set(rows.columns):
-                    st.markdown(plain(specialization.words(name)))
-                    _table(
-                        rows[(rows["layer"] == layer) & (rows["expert"] == expert)].drop(columns=["layer", "expert"])
-                    )
-
-
-def _table(rows: DataFrame, **names: str) -> None:
-    """A small table; shares in per cent."""
-    shares = [c for c in ("share", "low", "high", "expected", "rate", "label_share", "label_base") if c in rows]
-    shown = rows.rename(columns=names)
-    config = {names.get(c, c): st.column_config.NumberColumn(format="percent") for c in shares}
-    st.dataframe(shown, hide_index=True, width="stretch", column_config=config)
+            rows = frame(other, name)
+            mine = rows[(rows["layer"] == layer) & (rows["expert"] == expert)].drop(columns=["layer", "expert"])
+            if "token" in mine:
+                mine = mine.assign(token=mine["token"].map(repr))
+            st.markdown(f"**{words}**")
+            st.dataframe(mine, hide_index=True, width="stretch", key=f"worth-{name}")
 
 
 def found_sentences(run: Run, condition: str, asked: Asked) -> None:
@@ -263,165 +246,6 @@ def found_sentences(run: Run, condition: str, asked: Asked) -> None:
         )
         rows = held.find(condition, wanted)
         st.html(reading.sentences(held, condition, wanted, rows) if len(rows) else "<p>None.</p>")
-
-
-def depth(run: Run) -> None:
-    """Routes from layer to layer."""
-    links = frame(run, "transitions")
-    condition = chosen_condition(list(links["condition"].unique()))
-    with told():
-        drawn = routing.route_map(links, condition, dark=dark())
-        chart(drawn, key="routes", caption=routing.route_caption(links, condition))
-        if condition == "real":
-            downloads(find("experts-routes"), run)
-    rows = frame(run, "paths")
-    mine = rows[rows["condition"] == condition] if len(rows) else rows
-    if len(mine):
-        st.markdown(f"**Most frequent paths** through layers {plain(mine['layers'].iloc[0])}")
-        columns = ["path", "n", "share", "low", "high", "expected", "label", "label_share", "label_base"]
-        names = {"label": "mostly", "label_share": "of its tokens", "label_base": "of all tokens"}
-        _table(mine[columns].head(20), expected="independent layers", **names)
-
-
-def loads(run: Run) -> None:
-    """How evenly experts are used, layer by layer, and together with whom."""
-    measured = frame(run, "routing")
-    measure = pick("Measure", routing.measures(measured), "measure", format_func=lambda m: routing.MEASURES[m])
-    chart(
-        routing.by_layer(measured, measure, dark=dark()),
-        key="by-layer",
-        caption=routing.by_layer_caption(measured, measure),
-    )
-    load = frame(run, "load")
-    left, right = st.columns([2, 1])
-    with left:
-        condition = chosen_condition(list(load["condition"].unique()))
-    layer = pick("Layer", [str(i) for i in sorted(load["layer"].unique())], "layer", place=right.selectbox)
-    first, second = st.columns(2, gap="large")
-    with first, told():
-        drawn = routing.load_bars(load, int(layer), condition, dark=dark())
-        chart(drawn, key="load", caption=routing.load_caption(load, int(layer), condition))
-    with second, told():
-        pairs = frame(run, "coactivation")
-        drawn = routing.pairs(pairs, int(layer), condition, dark=dark())
-        chart(drawn, key="pairs", caption=routing.pairs_caption(pairs, int(layer), condition))
-
-
-def told_by(run: Run) -> None:
-    """Association with each way to label, beside the controls; names of all experts."""
-    rows = frame(run, "specialization")
-    kinds = list(dict.fromkeys(rows.loc[rows["null_type"].notna(), "labels"]))
-    labels = pick("By", kinds, "by", format_func=specialization.words)
-    with told():
-        drawn = specialization.by_layer(rows, labels, dark=dark())
-        chart(drawn, key="association", caption=specialization.by_layer_caption(rows, labels))
-    if "names" in run.table_names():
-        entry_panel(find("specialization-names"), run)
-    identity = rows[rows["labels"] == "token"]
-    if len(identity):
-        st.markdown("**What the token alone says of its experts**, I(expert; token) in nats; chance: closed form")
-        _table(identity[["condition", "layer", "mi", "expected_label", "n_tokens", "n_types"]])
-
-
-def search(run: Run) -> None:
-    """Where one token goes, in every layer."""
-    held = explorer(run)
-    condition = chosen_condition(held.conditions())
-    token = st.text_input("Token", key="token", bind="query-params", placeholder="the")
-    if not token:
-        st.caption("Type a token: its experts in every layer, against the load of each.")
-        return
-    asked = Asked(0, 0, token=token)
-    with told():
-        layers = held.routes(condition).layers
-        tables = [held.shares(condition, layer, asked).assign(layer=layer) for layer in layers]
-        n = int(tables[0]["n"].sum() // max(held.routes(condition).k, 1))
-        if not n:
-            st.info(f"“{plain(token)}” is no token of this text; longer words are several tokens.")
-            return
-        st.caption(f"{n:,} times in the text.")
-        for rows in tables:
-            best = rows.nlargest(6, "n").query("n > 0")
-            words = ", ".join(
-                f"expert {r['expert']} {r['share']:.0%} (load {r['base']:.0%})" for r in best.to_dict("records")
-            )
-            st.markdown(f"Layer {rows['layer'].iloc[0]}: {words}")
-
-
-def compare(run: Run) -> None:
-    """Two maps side by side: layers, routers, models or snapshots."""
-    from app.panels import runs
-
-    fitting = [r.name for r in runs() if {"cells", "names"} <= set(r.table_names())]
-    for side, place in zip(("left", "right"), st.columns(2, gap="large"), strict=True):
-        with place, told():
-            default = fitting.index(run.name) if run.name in fitting else 0
-            other = open_run(pick("Run", fitting, f"run_{side}", index=default))
-            cells = frame(other, "cells")
-            options = [c for c in CONDITIONS if c in set(cells["condition"])]
-            condition = pick("Router", options, f"router_{side}", format_func=CONDITIONS.get)
-            mine = cells[cells["condition"] == condition]
-            labels = pick("By", list(dict.fromkeys(mine["labels"])), f"by_{side}", format_func=specialization.words)
-            layers = [str(i) for i in sorted(mine["layer"].unique())]
-            default = min(1, len(layers) - 1) if side == "right" else 0
-            layer = pick("Layer", layers, f"layer_{side}", index=default)
-            drawn = specialization.heat_map(cells, int(layer), labels, condition, "base", dark=dark())
-            words = specialization.heat_map_caption(cells, int(layer), labels, condition, "base")
-            chart(drawn, key=f"map-{side}", caption=words)
-            told_apart = frame(other, "specialization").query("condition == @condition and labels == @labels")
-            row = told_apart[told_apart["layer"] == int(layer)].iloc[0]
-            st.metric(
-                "I(expert; label)",
-                f"{row['mi']:.4f} nats",
-                delta=f"type null {row['null_type']:.4f}, z {row['z_type']:.1f}",
-                delta_color="off",
-                delta_arrow="off",
-                help=f"95% interval {row['low']:.4f} to {row['high']:.4f}; {row['n_tokens']:,.0f} tokens.",
-            )
-
-
-@st.cache_resource(max_entries=1, show_spinner=False)
-def _model(source: str) -> object:
-    from probes import open_model
-
-    return open_model(source)
-
-
-def try_sentence(run: Run) -> None:
-    """Route a typed sentence, edit it, and see what moved."""
-    source = str(run.settings["model"] if run.kind == "probe.experts" else MODEL)
-    st.caption(f"Routed by {plain(os.path.basename(source))}, here and now; nothing leaves this machine.")
-    text = st.text_area(
-        "Sentence", key="sentence", bind="query-params", placeholder="We will not tire, and we will win."
-    )
-    edited = st.text_area(
-        "Edited", key="edited", bind="query-params", help="The same sentence, changed: see what moves."
-    )
-    if not text.strip():
-        st.caption("Type a sentence: its tokens, their word classes and their experts in every layer.")
-        return
-    from data.wordclass import default_tagger
-    from probes import sentence
-
-    with told():
-        with st.spinner("opening the model"):
-            model = _model(source)
-        before = sentence.route(model, text, default_tagger())  # type: ignore[arg-type]
-        st.markdown("**As typed**")
-        chart(figures.sentence(before, dark=dark()), key="typed", caption="The heaviest expert; hover for all.")
-        classes = before.drop_duplicates("place")
-        st.markdown(
-            " · ".join(f"{plain(t)} {plain(c)}" for t, c in zip(classes["token"], classes["word_class"], strict=True))
-        )
-        if edited.strip() and edited != text:
-            after = sentence.route(model, edited, default_tagger())  # type: ignore[arg-type]
-            moved = sentence.changes(before, after)
-            st.markdown("**As edited**")
-            kept = moved["kept"].dropna()
-            words = f"{kept.mean():.0%} of the experts of the tokens that stayed are the same." if len(kept) else ""
-            chart(figures.sentence(after, moved, dark=dark()), key="edited-figure", caption=words)
-            changed = moved[(moved["gained"] != "") | (moved["was"] < 0)]
-            st.dataframe(changed.assign(token=changed["token"].map(repr)), hide_index=True, width="stretch")
 
 
 VIEWS = {
