@@ -65,6 +65,7 @@ def bars(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> go
             textposition="inside",
             textangle=0,
             insidetextanchor="start",
+            constraintext="none",  # else it shrinks below what can be read
             customdata=part[["kind", "k", "low", "high"]],
             hovertemplate="%{y}<br>k = %{customdata[1]} (%{customdata[2]}–%{customdata[3]})" + _SERIES,
         )

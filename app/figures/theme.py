@@ -117,8 +117,9 @@ def style(
     """Dress `figure` for a page (`screen`, as wide as its place) or for print (`column`, `text`, `wide`); returns it.
 
     `height` is in inches for print and in pixels on screen; without it a figure that already has a height keeps it on
-    screen, and in print is 0.72 (column) or 0.52 times as high as it is wide.  `alt` describes the figure to who cannot
-    see it (kept in `layout.meta.alt`).  Axis titles are 8-9 pt in print and ticks 7-8 pt.
+    screen, and in print is 0.72 (column) or 0.52 times as high as it is wide, and higher under a legend of many rows.
+    `alt` describes the figure to who cannot see it (kept in `layout.meta.alt`).  Axis titles are 8-9 pt in print and
+    ticks 7-8 pt.
     """
     if width != "screen" and width not in INCHES:
         raise ValueError(f"width '{width}' is not one of column, text, wide, screen")
@@ -129,11 +130,25 @@ def style(
         figure.update_layout(autosize=True, width=None, height=height or figure.layout.height or 420)
     else:
         inches = INCHES[width]
-        high = height or inches * (0.72 if width == "column" else 0.52)
+        high = height or inches * (0.72 if width == "column" else 0.52) + _legend_inches(figure, inches, points)
         figure.update_layout(autosize=False, width=pixels(inches), height=pixels(high))
     if alt:
         figure.update_layout(meta={**(figure.layout.meta or {}), "alt": alt})
     return figure
+
+
+def _legend_inches(figure: go.Figure, inches: float, points: float) -> float:
+    """Height of the legend's rows after the first two, which would be taken from the plot: columns are as wide as the
+    longest name, at half an em a letter, beside a symbol and a gap of 50 pixels.
+    """
+    named = {t.legendgroup or t.name: t.name for t in figure.data if t.name and t.showlegend is not False}
+    if len(named) < 2 or figure.layout.showlegend is False or figure.layout.legend.orientation == "v":
+        return 0.0
+    em = max(points - 1, 7) * 96 / 72
+    widths = [50 + 0.5 * em * len(str(name)) for name in named.values()]
+    columns = max(1, int(pixels(inches) // max(widths)))
+    rows = 1 if sum(widths) <= pixels(inches) else -(-len(widths) // columns)
+    return max(0, rows - 2) * 2 * em / 96
 
 
 def template(*, dark: bool = False, points: float = 8.0, screen: bool = False) -> go.layout.Template:

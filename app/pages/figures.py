@@ -5,10 +5,10 @@ import streamlit as st
 from app import export
 from app.figures.catalogue import Entry
 from app.figures.sources import BIBTEX
+from app.figures.theme import INCHES
 from app.panels import CHART, choose_run, dark, empty, plain, tables, title, told
 from data.runs import Run
 
-WIDTHS = {"column": "column, 3.25 in", "text": "text, 5.5 in", "wide": "wide, 6.75 in"}
 PRINTED = ("pdf", "svg", "png", "html")
 
 
@@ -17,9 +17,9 @@ def chosen(entries: list[Entry]) -> Entry:
     names = {entry.name: entry for entry in entries}
     if st.session_state.get("figure") not in (None, *names):
         st.session_state.pop("figure")
-    name = st.selectbox(
-        "Figure", list(names), key="figure", bind="query-params", format_func=lambda n: f"{n}: {names[n].title}"
-    )
+    # no `format_func`: the address would hold its words instead of the figure's name
+    name = st.selectbox("Figure", list(names), key="figure", bind="query-params")
+    st.subheader(names[name].title, anchor=False)
     return names[name]
 
 
@@ -89,9 +89,9 @@ if run is not None:
         picked = chosen(possible)
         left, right = st.columns(2)
         size = left.segmented_control(
-            "Width", list(WIDTHS), default="column", required=True, key="width", bind="query-params",
-            format_func=WIDTHS.__getitem__,
-        )  # fmt: skip
+            "Width", list(INCHES), default="column", required=True, key="width", bind="query-params"
+        )
+        left.caption(f"{INCHES[size]:g} inches")
         on_dark = right.toggle("Dark ground in the file", key="ground")
         with told():
             preview(picked, run, size)

@@ -79,3 +79,14 @@ def test_unknown_width_is_refused() -> None:
 
 def test_alt_text_is_kept_with_the_figure() -> None:
     assert theme.style(go.Figure(), alt="A line falls.").layout.meta["alt"] == "A line falls."
+
+
+def test_a_legend_of_many_rows_does_not_take_its_height_from_the_plot() -> None:
+    def high(n: int, name: str, width: theme.Width = "column") -> int:
+        figure = go.Figure([go.Bar(x=[1], y=[1], name=f"{name} {i}") for i in range(n)])
+        return int(theme.style(figure, width=width).layout.height)
+
+    plain = theme.pixels(3.25 * 0.72)
+    assert high(1, "a") == high(3, "a") == high(2, "as long as half of the column") == plain
+    assert high(5, "as long as half of the column") > plain + 50
+    assert high(5, "as long as half of the column", "wide") == theme.pixels(6.75 * 0.52)
