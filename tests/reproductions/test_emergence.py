@@ -78,7 +78,7 @@ def test_routing_of_a_small_mixture_settles(tmp_path: Path) -> None:
     table = emergence_over_training(config, tmp_path).emergence_routing
     record("emergence_routing", config.model_dump(mode="json"), {"snapshots": _over_seeds(table)})
     settled = table[table["measure"] == "saturation"].groupby("step")[["value", "chance"]].mean()
-    # Nothing is settled while the loads move (the first tenth of the training); then it rises from snapshot to snapshot.
+    # Nothing settles while the loads move (the first tenth of the training); then every snapshot has more.
     begun, later = settled["value"].loc[: model.steps // 10], settled["value"].loc[model.steps // 10 :]
     assert (begun - begun.iloc[0]).abs().max() < 0.05
     assert later.is_monotonic_increasing and later.iloc[-1] == 1
