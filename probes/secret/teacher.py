@@ -37,7 +37,8 @@ class LayerTeacher:
         x = x.to(self.model.device)
         if self._weights is None:
             return self._block(x[None].to(self.model.dtype))[0].float().cpu()
-        return torch.func.functional_call(self._block, self._weights, (x[None],))[0].float().cpu()
+        # the bridge reaches a matrix by several names; swapped once for each, it would not be put back
+        return torch.func.functional_call(self._block, self._weights, (x[None],), tie_weights=False)[0].float().cpu()
 
     def neurons(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_mlp"]:
         """Its neurons' activations, the input of the down-projection."""

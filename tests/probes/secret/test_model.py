@@ -23,6 +23,7 @@ from probes.secret.losses import held_out_documents, measure_losses
 from probes.secret.pairs import moments, participation
 from probes.secret.teacher import LayerTeacher
 from probes.stream import StreamConfig
+from tests.probes.tiny import tiny_hf
 
 READ = StreamConfig(n_tokens=6_000, tokens_per_document=200, window=64, shard_tokens=1_000)
 
@@ -240,3 +241,11 @@ def test_cells_of_a_table_are_found_and_tables_by_token_know_what_they_saw(
     ])  # fmt: skip
     y = layer.real.y[test]
     assert table["token"] == pytest.approx(float(((slow - y) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()), rel=1e-4)
+
+
+def test_asking_the_teacher_in_float32_leaves_a_bfloat16_model_as_it_was() -> None:
+    model = open_model(tiny_hf(), dtype="bfloat16")
+    ids = torch.arange(40).view(2, 20)
+    before = model.logits(ids)
+    assert LayerTeacher(model, 1)(torch.randn(5, 32)).dtype == torch.float32
+    assert torch.equal(model.logits(ids), before)
