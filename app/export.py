@@ -130,6 +130,7 @@ def draw(figures: Sequence[tuple[go.Figure, Path]]) -> None:
     if lacking := missing_drawer():
         raise ValueError(lacking)
     import kaleido
+    from choreographer.errors import BrowserFailedError
 
     jobs: list[Any] = [
         {
@@ -145,7 +146,13 @@ def draw(figures: Sequence[tuple[go.Figure, Path]]) -> None:
         for figure, path in figures
     ]
     # mathjax would be fetched from a CDN; formulas are written in Unicode instead
-    kaleido.write_fig_from_object_sync(jobs, kopts={"path": find_browser(), "mathjax": False})
+    try:
+        kaleido.write_fig_from_object_sync(jobs, kopts={"path": find_browser(), "mathjax": False})
+    except BrowserFailedError as error:
+        raise ValueError(
+            f"the browser {find_browser()} did not start (a busy machine can be too slow for it); try again, or take "
+            "--format html"
+        ) from error
     if absent := [path.name for _, path in figures if not path.exists()]:
         raise ValueError(f"the browser {find_browser()} did not draw {', '.join(absent)}")
 

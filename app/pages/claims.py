@@ -9,7 +9,7 @@ from app.claims import NOT_YET, VERDICTS, Claim, find
 from app.claims.ledger import counts, ledger, markdown
 from app.figures.catalogue import find as find_figure
 from app.panels import empty, entry_panel, plain, runs, title
-from data.runs import Run, root
+from data.runs import Run, open_run, root
 
 ICONS: dict[str, str] = dict(zip(VERDICTS, ("check_circle", "contrast", "cancel", "pending"), strict=True))
 COLOURS: dict[str, Any] = dict(zip(VERDICTS, ("green", "orange", "red", "gray"), strict=True))
@@ -18,7 +18,7 @@ ALL = "all runs, the newest that decides"
 
 @st.cache_data(max_entries=8, show_spinner="Reading the runs")
 def _judged(folder: str, names: tuple[str, ...], changed: tuple[int, ...]) -> DataFrame:
-    return ledger([Run(root() / name) for name in names])
+    return ledger([open_run(name) for name in names])
 
 
 def judged(among: list[Run]) -> DataFrame:
@@ -53,7 +53,7 @@ def links(claim: Claim, run: str) -> None:
     if run:
         st.markdown(f"[Open its page](/{claim.page}?run={run})")
         if claim.figure and st.toggle("Show the figure", key=f"figure-{claim.name}"):
-            entry_panel(find_figure(claim.figure), Run(root() / run))
+            entry_panel(find_figure(claim.figure), open_run(run))
 
 
 def chosen(table: DataFrame) -> DataFrame:

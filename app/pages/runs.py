@@ -4,8 +4,8 @@ import json
 
 import streamlit as st
 
-from app import export
-from app.panels import choose_run, log_panel, plain, runs, status, table_panel, title
+from app import export, redo
+from app.panels import choose_run, log_panel, plain, runs, status, table_panel, title, told
 from data.runs import SHIPPED, Run, RunError, compare, open_run
 
 
@@ -34,10 +34,11 @@ def figures_of(run: Run) -> None:
 
 
 def differences(run: Run) -> None:
-    """Settings in which another run differs."""
+    """Settings, software and tables in which another run differs."""
     others = [other.name for other in runs() if other.name != run.name]
     if not others:
-        st.caption("There is no other run to compare with.")
+        st.caption("There is no other run to compare with; this does the run again and compares the tables:")
+        st.code(f"sparsescope redo {run.name}", language="bash")
         return
     other = st.selectbox("Compare with", others, key="with", bind="query-params", index=None, placeholder="another run")
     if other:
@@ -47,6 +48,17 @@ def differences(run: Run) -> None:
             st.dataframe(table, hide_index=True, width="stretch")
         else:
             st.markdown("The settings are the same.")
+        second = open_run(other)
+        made = redo.versions(run, second)
+        made.columns = ["made with", run.name, other]
+        if len(made):
+            st.dataframe(made, hide_index=True, width="stretch", key="versions")
+        if st.toggle("Compare their tables", key="tables", bind="query-params"):
+            with told():
+                held = redo.tables(run, second)
+                st.dataframe(held, hide_index=True, width="stretch", key="compared")
+                equal = int(held["verdict"].isin([redo.EQUAL, redo.CLOSE]).sum())
+                st.caption(f"{equal} of {len(held)} tables are the same; durations are not compared.")
 
 
 @st.dialog("Delete this run?")

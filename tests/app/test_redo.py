@@ -1,6 +1,7 @@
 """A run done again gives the same tables, and a change in any of them is found."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_durations_do_not_count() -> None:
         ({"more": [1, 2, 3]}, redo.OTHER, "columns more"),
     ],
 )
-def test_a_changed_value_is_found(change: dict[str, list[object]], verdict: str, where: str) -> None:
+def test_a_changed_value_is_found(change: dict[str, Any], verdict: str, where: str) -> None:
     found, told = redo.difference(FRAME, FRAME.assign(**change))
     assert found == verdict and where in told
 
