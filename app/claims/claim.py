@@ -102,7 +102,7 @@ def share_of(passed: Iterable[bool]) -> Verdict:
     return verdict(holds=all(every), partly=any(every))
 
 
-def rows(frame: DataFrame, what: str = "", **where: Any) -> DataFrame:
+def rows(frame: DataFrame, what: str = "", /, **where: Any) -> DataFrame:
     """The rows whose columns have these values; Lacking (naming `what`) if there is none."""
     kept = frame
     for column, value in where.items():

@@ -228,8 +228,8 @@ CLAIMS = (
         WORTH,
         ("agreement",),
         damage,
-        "",
-        "experts",
+        "worth-causes",
+        "worth",
     ),
     Claim(
         "top-tenth-does-eighty",
@@ -252,7 +252,7 @@ CLAIMS = (
         ("pairs",),
         alike,
         "",
-        "experts",
+        "worth",
         ("lo2024closer",),
     ),
     Claim(
@@ -263,7 +263,7 @@ CLAIMS = (
         WORTH,
         ("fits",),
         affine,
-        "",
-        "experts",
+        "worth-stand-ins",
+        "worth",
     ),
 )

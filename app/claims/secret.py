@@ -6,7 +6,7 @@ from app.claims.claim import Claim, Finding, Frames, Lacking, Number, over_seeds
 
 STUDENT = "closed_form"
 """The mixture that claims are decided with; the paper's own student is decided with where it alone was fitted."""
-PROBE = "sparsescope probe secret --model smollm2-135m"
+PROBE = "sparsescope probe secret --model smollm2-135m --layer 3 --layer 15 --layer 27"
 
 
 def _student(frame: DataFrame) -> DataFrame:
@@ -70,22 +70,22 @@ def not_gaussian(tables: Frames) -> Finding:
 
 def embedding(tables: Frames) -> Finding:
     """What a table of constants, one a cell of the inputs, leaves unexplained as cells become more."""
-    held = rows(tables["secret"], "students that are constants", method="constants")
-    if held["n_experts"].nunique() < 2:
+    held = rows(tables["secret_cells"], "tables of constants", what="constants")
+    if held["n_cells"].nunique() < 2:
         raise Lacking("one number of cells only; fit several")
     real = rows(held, "real activations", condition="real")
     other = rows(held, "a control condition (Gaussian inputs)", condition="gaussian")
-    few, many = real["n_experts"].min(), real["n_experts"].max()
-    last = over_seeds(real.loc[real["n_experts"] == many].groupby("layer")["fvu"].mean())
-    first = over_seeds(real.loc[real["n_experts"] == few].groupby("layer")["fvu"].mean())
-    control = [over_seeds(other.loc[other["n_experts"] == n].groupby("layer")["fvu"].mean()) for n in (few, many)]
+    few, many = real["n_cells"].min(), real["n_cells"].max()
+    last = over_seeds(real.loc[real["n_cells"] == many].groupby("layer")["fvu"].mean())
+    first = over_seeds(real.loc[real["n_cells"] == few].groupby("layer")["fvu"].mean())
+    control = [over_seeds(other.loc[other["n_cells"] == n].groupby("layer")["fvu"].mean()) for n in (few, many)]
     falls = first.value - last.value > 2 * max(control[0].value - control[1].value, 0)
     return Finding(
         verdict(holds=last.high <= 0.2 and falls, partly=falls and last.value < first.value),
         f"constants leave {first.text()} unexplained with {few:,} cells and {last.text()} with {many:,} (mean and "
         "range over layers)",
         f"Gaussian inputs {' and '.join(n.text() for n in control)}",
-        f"{int(real['n_tokens'].max()):,} held-out tokens, {real['seed'].nunique()} seeds",
+        f"{int(real['n_tokens'].max()):,} held-out tokens, {real['layer'].nunique()} layers",
     )
 
 
@@ -99,7 +99,7 @@ CLAIMS = (
         PROBE,
         ("secret_ratios",),
         secretly,
-        "",
+        "secret-ratios",
         "secret",
         ("boixadsera2025secret",),
     ),
@@ -112,7 +112,7 @@ CLAIMS = (
         PROBE,
         ("secret_gaps", "secret_ratios"),
         not_gaussian,
-        "",
+        "secret-ratios",
         "secret",
         ("boixadsera2025secret",),
     ),
@@ -122,10 +122,10 @@ CLAIMS = (
         "an argument about the limit of many experts, its source not recorded here",
         "holds: constants leave at most .2 unexplained in every layer, and fall twice as far as on Gaussian inputs; "
         "partly: they fall so",
-        f"{PROBE} --method constants",
-        ("secret",),
+        f"{PROBE} --embedding",
+        ("secret_cells",),
         embedding,
-        "",
+        "secret-cells",
         "secret",
     ),
 )

@@ -32,14 +32,14 @@ def claims(
     """
     from app.claims import VERDICTS
     from app.claims.ledger import ledger, markdown
-    from data.runs import list_runs, open_run
+    from data.runs import known_runs, open_run
 
     for verdict in only or ():
         if verdict not in VERDICTS:
             raise ValueError(f"no verdict '{verdict}'; there are {', '.join(VERDICTS)}")
     if sum((as_json, as_csv, as_markdown)) > 1:
         raise ValueError("choose one of --json, --csv and --markdown")
-    table = ledger(list_runs() if run is None else [open_run(run)])
+    table = ledger(known_runs() if run is None else [open_run(run)])
     if only:
         table = table[table["verdict"].isin(only)].reset_index(drop=True)
     if as_json:

@@ -254,12 +254,12 @@ def students(real: float, gaussian: float) -> Tables:
 
 def cells(few: float, many: float) -> Tables:
     made = [
-        (3, condition, "constants", n, 0, fvu, 20_000)
+        (3, condition, "constants", n, fvu, 20_000)
         for condition, values in (("real", (few, many)), ("gaussian", (0.95, 0.94)))
         for n, fvu in zip((64, 4_096), values, strict=True)
     ]
-    names = ["layer", "condition", "method", "n_experts", "seed", "fvu", "n_tokens"]
-    return {"secret": DataFrame(made, columns=names)}
+    names = ["layer", "condition", "what", "n_cells", "fvu", "n_tokens"]
+    return {"secret_cells": DataFrame(made, columns=names)}
 
 
 def budget(parameters: int, mib: float, combinations: str) -> Tables:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from typer.core import TyperGroup as Group
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import app
@@ -62,6 +64,19 @@ def test_an_entry_says_who_says_it_what_decides_it_and_where_it_is_seen(claim: C
     assert claim.experiment.startswith("sparsescope ")
     assert set(claim.sources) <= set(BIBTEX)
     assert not claim.figure or claim.figure in catalogue()
+
+
+@BY_NAME
+def test_the_command_that_decides_it_and_the_page_that_shows_it_exist(claim: Claim) -> None:
+    group = get_command(cli)
+    for word in claim.experiment.split()[1:]:
+        if not isinstance(group, Group):
+            break
+        assert word in group.commands, f"no verb '{word}' in: {claim.experiment}"
+        group = group.commands[word]
+    options = {option for parameter in group.params for option in parameter.opts}
+    assert {word for word in claim.experiment.split() if word.startswith("--")} <= options
+    assert (PAGES / f"{claim.page}.py").exists()
 
 
 def test_a_number_without_its_control_decides_nothing() -> None:
