@@ -1,5 +1,6 @@
 """The explorer in headless Chromium: a click on a cell, a link to it, a typed sentence."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +51,12 @@ def test_a_click_on_a_cell_leads_to_its_sentences_and_a_link_to_both(page, port:
 
 
 def test_tokens_with_markup_stay_text(page, port: int) -> None:  # noqa: F811
-    page.goto(url(port, "experts", run="routed", token=NASTY))
-    settled(page)
+    for expert in range(6):  # two of them took the token
+        page.goto(url(port, "experts", run="routed", label="all", expert=str(expert), token=NASTY))
+        settled(page)
+        page.get_by_text(re.compile(r"\d+ of \d+ such tokens went here")).first.wait_for()
+        if page.locator("ol.routed").count():
+            break
     page.locator("ol.routed").get_by_text(NASTY).first.wait_for()
     assert page.evaluate("window.broken") is None
 

