@@ -7,8 +7,15 @@ import pandas as pd
 import pytest
 from pandas import DataFrame
 
-from data import Run, Tables
+from data import Run, Tables, runs
 from data.runs import create
+
+
+@pytest.fixture(autouse=True)
+def nothing_ships(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Pages and verbs see only the runs that a test makes; `test_shipped_runs` looks at those that ship."""
+    monkeypatch.setattr(runs, "SHIPPED", tmp_path_factory.mktemp("nothing"))
+
 
 CONDITIONS = {"real": 0.38, "gaussian": 0.39, "random_init": 0.50, "shuffled": 0.45}
 

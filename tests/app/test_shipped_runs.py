@@ -1,0 +1,45 @@
+"""What a newcomer sees before anything is measured: the runs that ship, on their pages."""
+
+from pathlib import Path
+
+import pytest
+
+import data
+from app.figures.catalogue import find
+from data import runs
+from tests.app.test_pages import show
+
+SHIPPED = Path(data.__file__).parent / "bundled" / "runs"
+
+
+@pytest.fixture(autouse=True)
+def only_what_ships(nothing_ships: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runs, "SHIPPED", SHIPPED)
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
+
+
+@pytest.mark.parametrize("page", ["experts", "training", "claims", "runs", "figures"])
+def test_a_page_opens_on_what_ships(page: str) -> None:
+    test = show(page)
+    assert not test.exception and not test.error
+    assert not any("Nothing to show" in m.value for m in test.markdown)
+
+
+def test_what_ships_was_measured_to_its_end_on_the_model_that_ships() -> None:
+    names = {run.name for run in runs.known_runs()}
+    assert {"tinymoe-experts", "tinymoe-snapshots"} <= names
+    for run in runs.known_runs():
+        assert run.progress["state"] == "done" and run.provenance["seed"] == 0
+    words = runs.open_run("tinymoe-experts").table("specialization").query("labels == 'word_class'")
+    assert (words.query("condition == 'real'")["z_type"] > 5).all()
+    assert (words.query("condition == 'random_init'")["z_type"].abs() < 3).all()
+    assert len(words.query("condition == 'real'")) == 4
+
+
+def test_meaning_comes_before_assignments_settle() -> None:
+    run = runs.open_run("tinymoe-snapshots")
+    held = {name: run.table(name) for name in ("saturation", "specialization", "snapshots")}
+    rows = find("snapshots-routing").plotted(held).set_index("step")
+    early = rows.loc[164]
+    excess = rows["information"] - rows["null_type"]
+    assert early["saturation"] < 0.2 and excess[164] > 0.5 * excess.iloc[-1]
