@@ -33,6 +33,8 @@ PAGES = {
     "sparsity": "sparsity?run=demo",
     "toy-lab": "toy_lab",
     "coherence": "coherence?run=demo",
+    "experts": "experts?run=tinymoe-experts&layer=2&expert=0&label=VERB",
+    "training": "training?run=tinymoe-snapshots",
 }
 
 
