@@ -99,11 +99,7 @@ def emergence(config: EmergenceRun, folder: Path, *, corpus: Any = None, progres
     from toymodels import language
 
     text = open_corpus(config.model.corpus) if corpus is None else corpus
-    trainings = [
-        (name, settings.model_copy(update={"seed": config.model.seed + i}))
-        for i in range(config.seeds)
-        for name, settings in _variants(config).items()
-    ]
+    trainings = over_seeds(_variants(config), config.seeds)
     measured, losses = [], []
     for number, (name, settings) in enumerate(trainings):
         step = within(progress, number, len(trainings))
@@ -116,6 +112,15 @@ def emergence(config: EmergenceRun, folder: Path, *, corpus: Any = None, progres
     kind = "emergence_routing" if config.model.family in ROUTED else "emergence_snapshots"
     frames = {kind: measured, "emergence_losses": losses}
     return Tables({key: pd.concat(parts, ignore_index=True) for key, parts in frames.items()})
+
+
+def over_seeds(variants: Mapping[str, LanguageConfig], seeds: int) -> list[tuple[str, LanguageConfig]]:
+    """Every variant from its own seed and the next ones, seed by seed, so that a stopped run holds whole seeds."""
+    return [
+        (name, settings.model_copy(update={"seed": settings.seed + i}))
+        for i in range(seeds)
+        for name, settings in variants.items()
+    ]
 
 
 def _variants(config: EmergenceRun) -> Mapping[str, LanguageConfig]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from pandas import DataFrame
 from pydantic import PositiveInt
 
+from app.experiments import over_seeds
 from data.config import Config
 from data.progress import Progress, silent, within
 from data.runs import Run
@@ -78,19 +79,15 @@ def measure(config: SeriesRun, folder: Path, *, corpus: Any = None, progress: Pr
     from toymodels import language
 
     text = open_corpus(config.model.corpus) if corpus is None else corpus
-    trainings = [
-        (name, settings.model_copy(update={"seed": config.model.seed + i}))
-        for i in range(config.seeds)
-        for name, settings in variants(config).items()
-    ]
+    trainings = over_seeds(variants(config), config.seeds)
     measured, models = [], []
     for number, (name, settings) in enumerate(trainings):
         step = within(progress, number, len(trainings))
         place = folder / f"seed-{settings.seed}" / name.replace(" ", "-")
-        last = language.train(settings, place, corpus=text, progress=within(step, 0, 3)).iloc[-1]
+        last = language.train(settings, place, corpus=text, progress=within(step, 0, 2)).iloc[-1]
         unseen = language.held_out_documents(text, settings.seed)
         about: dict[str, Any] = {"variant": name, "seed": settings.seed}
-        found = routing_of(place / last["folder"], unseen, config, within(step, 2, 3))
+        found = routing_of(place / last["folder"], unseen, config, within(step, 1, 2))
         measured.append(found.assign(**about))
         models.append(about | shape(settings, place / last["folder"]) | last[_KEPT].to_dict())
     return Tables(series=pd.concat(measured, ignore_index=True), series_models=DataFrame(models))
