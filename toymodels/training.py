@@ -19,6 +19,8 @@ EngineName = Literal["auto", "torch", "numba"]
 WINDOW = 1_000
 """Steps over which early stopping averages the loss."""
 _BLOCK_SECONDS = 0.25
+SAVED_EVERY = 30.0
+"""Seconds between two writings of a stack that trains into its run."""
 
 
 def train(
@@ -209,7 +211,7 @@ def _loop(stack: Stack, history: History, mover: Engine, progress: Progress, run
             block = max(1, min(4 * block, int(size * _BLOCK_SECONDS / max(now - before, 1e-6)) + 1))
             done = int(history.steps.sum()) + int((config.steps - history.steps[~history.active]).sum())
             progress(done, total, f"{(done - first) / (now - begun):,.0f} instance-steps/s")
-            if run is not None and time.monotonic() - saved > 30:
+            if run is not None and time.monotonic() - saved > SAVED_EVERY:
                 checkpoint.save(run, stack, history, name)
                 saved = time.monotonic()
     except BaseException:
