@@ -11,6 +11,7 @@ Source: reduced-rank regression (Izenman 1975; Mukherjee & Zhu 2011 for the ridg
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,18 +58,28 @@ def fit_mixture(pairs: Pairs, shape: Shape, seed: int = 0, progress: Progress = 
 def fit_experts(
     pairs: Pairs, centroids: Float[Tensor, "n_experts d_in"], shape: Shape, seed: int = 0, progress: Progress = silent
 ) -> CellMixture:
-    """The mixture whose cells are given."""
+    """The mixture whose cells are those of the nearest centroids."""
+    empty = CellMixture(**parts(pairs, centroids, shape), temperature=_temperature(pairs, centroids, shape.k))
+    return fill(empty, pairs, shape, seed, progress)
+
+
+def parts(pairs: Pairs, centroids: Float[Tensor, "n_experts d_in"], shape: Shape) -> dict[str, Any]:
+    """What a mixture of this shape consists of, all but the centroids 0."""
     n_experts, (d_in, d_out) = len(centroids), (pairs.d_in, pairs.d_out)
-    mixture = CellMixture(
-        centroids=centroids,
-        read=torch.zeros(n_experts, d_in, shape.rank),
-        write=torch.zeros(n_experts, shape.rank, d_out),
-        bias=torch.zeros(n_experts, d_out),
-        shared_read=torch.zeros(d_in, shape.shared),
-        shared_write=torch.zeros(shape.shared, d_out),
-        k=shape.k,
-        temperature=_temperature(pairs, centroids, shape.k),
-    )
+    return {
+        "centroids": centroids,
+        "read": torch.zeros(n_experts, d_in, shape.rank),
+        "write": torch.zeros(n_experts, shape.rank, d_out),
+        "bias": torch.zeros(n_experts, d_out),
+        "shared_read": torch.zeros(d_in, shape.shared),
+        "shared_write": torch.zeros(shape.shared, d_out),
+        "k": shape.k,
+    }
+
+
+def fill(mixture: CellMixture, pairs: Pairs, shape: Shape, seed: int = 0, progress: Progress = silent) -> CellMixture:
+    """Fit all but the choice of cells, in place; the mixture chooses, however it does."""
+    d_in, d_out = pairs.d_in, pairs.d_out
     members = _members(pairs, mixture)
     variance = _mean_variance(pairs)
     common = torch.zeros(d_in, d_out)

@@ -1,6 +1,7 @@
-"""A mixture whose experts are the latents of a dictionary: one neuron an expert, its output by least squares.
+"""Mixtures made of a dictionary: its latents as experts of one neuron, or groups of them as regions of affine experts.
 
-    y = b + sum over the k active latents e of f_e(x) u_e,      u by ridge regression of y on the codes
+    latents   y = b + sum over the k active latents e of f_e(x) u_e,      u by ridge regression of y on the codes
+    regions   the closed form of `closed_form`, the cell of x being the group of latents with the largest summed codes
 
 The codes f are a sparse autoencoder's, or those of a known dictionary (one-step thresholding, then least squares on
 the support).  If inputs are sparse sums of the dictionary's atoms, a linear teacher is matched with k neurons; on a
@@ -8,15 +9,16 @@ Gaussian of the same moments it is not.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from probes.secret.pairs import Pairs
-from probes.secret.students import Cost
+from probes.secret.closed_form import Shape, fill, parts
+from probes.secret.pairs import Pairs, rows_of
+from probes.secret.students import CellMixture, Cost
 
 Encode = Callable[[Tensor], Tensor]
 """Rows to their codes, (n, n_experts), mostly 0."""
@@ -96,3 +98,46 @@ def keep_largest(codes: Float[Tensor, "n n_codes"], k: int) -> Float[Tensor, "n 
     """Codes with all but the k largest of each row, by magnitude, set to 0."""
     index = codes.abs().topk(k, dim=1).indices
     return torch.zeros_like(codes).scatter(1, index, codes.gather(1, index))
+
+
+@dataclass(frozen=True, eq=False)
+class LatentCells(CellMixture):
+    """Regions that a dictionary tells: a row's cell is the group of latents whose codes add up to most."""
+
+    encode: Encode = field(kw_only=True)
+    group: Int[Tensor, " n_codes"] = field(kw_only=True)
+    """Cell of each latent."""
+
+    def scores(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n n_experts"]:
+        """Summed magnitude of each group's codes."""
+        return torch.zeros(len(x), self.n_experts).index_add(1, self.group, self.encode(x).abs())
+
+    @property
+    def cost(self) -> Cost:
+        """As with centroids, but that choosing takes the whole encoder."""
+        plain = super().cost
+        router = len(self.group) * self.centroids.shape[1]
+        stored = plain.stored - plain.router + router
+        return Cost(plain.shared, plain.expert, plain.bias, router, stored)
+
+
+def grouped(
+    decoder: Float[Tensor, "d_in n_codes"], n_groups: int, weight: Float[Tensor, " n_codes"], seed: int = 0
+) -> Int[Tensor, " n_codes"]:
+    """Groups of latents of like direction: k-means of the unit decoder columns, weighted by how much they are used."""
+    from sklearn.cluster import KMeans
+
+    unit = torch.nn.functional.normalize(decoder.T, dim=1).numpy()
+    found = KMeans(n_groups, n_init=1, random_state=seed).fit(unit, sample_weight=weight.numpy() + 1e-9)
+    return torch.from_numpy(found.labels_.astype(np.int64))
+
+
+def fit_latent_cells(
+    pairs: Pairs, encode: Encode, decoder: Float[Tensor, "d_in n_codes"], shape: Shape, seed: int = 0
+) -> LatentCells:
+    """The closed form over regions of a dictionary in the place of centroids of the inputs."""
+    used = encode(rows_of(pairs.x, pairs.train[:: max(1, len(pairs.train) // 8_192)])).abs().mean(dim=0)
+    group = grouped(decoder, shape.n_experts, used, seed)
+    # centroids only give the width here: nothing is nearest to them
+    empty = LatentCells(**parts(pairs, torch.zeros(shape.n_experts, pairs.d_in), shape), encode=encode, group=group)
+    return fill(empty, pairs, shape, seed)  # type: ignore[return-value]

@@ -18,12 +18,9 @@ from data.tables import Tables
 from probes.models import LanguageModel
 from probes.secret.fitting import Fit, SecretConfig, fit_layer, opened
 from probes.secret.pairs import moments, participation
-from probes.secret.score import Missed, gap, ratio
+from probes.secret.ratios import KEY, by_student, counted, gaps, ratios
 
 Row = dict[str, Any]
-KEY = ["layer", "condition", "method", "n_experts_asked", "n_active", "k_asked", "steps", "seed"]
-PLAIN = "dense"
-"""The student that the others are compared with."""
 
 
 def compare(
@@ -50,6 +47,10 @@ def compare(
         secret_inputs      layer, condition, seed, participation (ratio of the training inputs), n_train
         secret_ratios      layer, condition, method, n_experts, n_active, seed, ratio (FVU dense / FVU), low, high, fvu,
                            fvu_dense, stored, n_tokens, n_documents
+        secret_counted     the same with the router counted: against the smallest dense student of no fewer active
+                           parameters than the mixture with its router; the columns of secret_ratios, and
+                           active_with_router, n_active_dense, active_dense, verdict (`wins`, `loses`, `undecided`:
+                           where the interval lies from 1)
         secret_gaps        layer, method, n_experts, n_active, condition, gap (mean ratio on real less that on the
                            condition), low, high, n_seeds, n_documents
         secret_documents   what the last two are made of: one row a student and held-out document
@@ -124,64 +125,11 @@ class _Done:
     def tables(self) -> Tables:
         secret, documents = DataFrame(self.rows), pd.concat(self.documents, ignore_index=True)
         found = Tables(secret=secret, secret_documents=documents, secret_inputs=DataFrame(self.inputs))
-        ratios = _ratios(secret, documents)
-        if len(ratios):
-            found["secret_ratios"] = ratios
-            gaps = _gaps(ratios, documents)
-            if len(gaps):
-                found["secret_gaps"] = gaps
-        return found
-
-
-def _ratios(secret: DataFrame, documents: DataFrame) -> DataFrame:
-    held = _missed(documents)
-    plain = {(k[0], k[1], k[4], k[7]): one for k, one in held.items() if k[2] == PLAIN}
-    stored = secret.set_index(KEY)["stored"]
-    rows = []
-    for key, one in held.items():
-        layer, condition, method, n_experts, n_active, k, steps, seed = key
-        worse = plain.get((layer, condition, n_active, seed))
-        if worse is None or method == PLAIN:
-            continue
-        value, low, high = ratio(worse, one)
-        rows.append({
-            "layer": layer, "condition": condition, "method": method, "n_experts": n_experts, "n_active": n_active,
-            "k": k, "steps": steps, "seed": seed, "ratio": value, "low": low, "high": high, "fvu": one.fvu,
-            "fvu_dense": worse.fvu, "stored": int(stored.loc[key]), "n_tokens": one.n, "n_documents": len(one.error),
-        })  # fmt: skip
-    return DataFrame(rows)
-
-
-def _gaps(ratios: DataFrame, documents: DataFrame) -> DataFrame:
-    held, rows = _missed(documents), []
-    names = ["layer", "method", "n_experts", "n_active", "k", "steps"]
-
-    def pairs_of(student: tuple[Any, ...], condition: str, seeds: list[int]) -> list[tuple[Missed, Missed]]:
-        layer, method, n_experts, n_active, k, steps = student
-        plain = {(key[-1]): one for key, one in held.items() if key[:3] == (layer, condition, PLAIN)
-                 and key[4] == n_active}  # fmt: skip
-        return [(plain[s], held[layer, condition, method, n_experts, n_active, k, steps, s]) for s in seeds]
-
-    for student, frame in ratios.groupby(names):
-        seeds = {str(c): sorted(part["seed"]) for c, part in frame.groupby("condition")}
-        for condition in seeds:
-            both = [s for s in seeds[condition] if s in seeds.get("real", [])]
-            if condition == "real" or not both:
-                continue
-            key = tuple(student)
-            value, low, high = gap(pairs_of(key, "real", both), pairs_of(key, condition, both))
-            n = int(frame["n_documents"].iloc[0])
-            rows.append(dict(zip(names, key, strict=True)) | {
-                "condition": condition, "gap": value, "low": low, "high": high, "n_seeds": len(both), "n_documents": n,
-            })  # fmt: skip
-    return DataFrame(rows)
-
-
-def _missed(documents: DataFrame) -> dict[tuple[Any, ...], Missed]:
-    return {
-        tuple(key): Missed(part["error"].to_numpy(), part["spread"].to_numpy(), int(part["n_tokens"].iloc[0]))
-        for key, part in documents.groupby(KEY, sort=False)
-    }
+        held = by_student(documents)
+        found["secret_ratios"] = ratios(secret, held)
+        found["secret_gaps"] = gaps(found["secret_ratios"], held)
+        found["secret_counted"] = counted(secret, held)
+        return Tables({name: table for name, table in found.items() if len(table)})
 
 
 def _key(config: SecretConfig) -> tuple[Any, ...]:

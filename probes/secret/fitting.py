@@ -17,11 +17,11 @@ from torch import Tensor
 
 from data.config import Config
 from data.corpus import Corpus
-from data.progress import Progress, silent
+from data.progress import Progress, silent, within
 from data.runs import Run
 from probes import controls
 from probes.models import LanguageModel
-from probes.secret import closed_form, gradient, neurons
+from probes.secret import closed_form, gradient, neurons, refining
 from probes.secret.cache import Inputs, capture, read_inputs
 from probes.secret.pairs import Condition, Pairs, answers, under
 from probes.secret.score import Missed, missed
@@ -30,10 +30,12 @@ from probes.secret.teacher import LayerTeacher
 from probes.stream import StreamConfig
 
 Method = Literal[
-    "closed_form", "constants", "linear", "dense", "paper", "oracle", "static", "oracle_clusters", "learned_clusters"
-]
+    "closed_form", "refined", "constants", "linear", "dense", "paper", "oracle", "static", "oracle_clusters",
+    "learned_clusters",
+]  # fmt: skip
 METHODS: tuple[Method, ...] = (
-    "closed_form", "constants", "linear", "dense", "paper", "oracle", "static", "oracle_clusters", "learned_clusters",
+    "closed_form", "refined", "constants", "linear", "dense", "paper", "oracle", "static", "oracle_clusters",
+    "learned_clusters",
 )  # fmt: skip
 FIRST = 4
 """Positions at the start of a window that keep the teacher: attention sinks live there."""
@@ -61,7 +63,7 @@ class SecretConfig(Config):
     prior: bool = True
     """Closed form: shrink each expert towards the map common to all cells (else towards 0)."""
     steps: PositiveInt = 1_500
-    """Adam steps (`dense`, `paper`)."""
+    """Adam steps (`dense`, `paper`, and `refined` after the closed form)."""
     rates: tuple[PositiveFloat, ...] = gradient.RATES
     """Adam's step lengths of which the best is kept."""
     n_tokens: PositiveInt = 100_000
@@ -260,6 +262,9 @@ def _student(pairs: Pairs, teacher: LayerTeacher, config: SecretConfig, progress
         return closed_form.reduced_rank(pairs, config.n_active, seed=config.seed)
     if config.method in _OWN_NEURONS:
         return neurons.fit_neurons(pairs, teacher, config.method, config.n_active, config.seed)  # type: ignore[arg-type]
+    if config.method == "refined":
+        start = closed_form.fit_mixture(pairs, shape_of(config), config.seed, within(progress, 0, 2))
+        return refining.refine(start, pairs, course, config.seed, within(progress, 1, 2))
     return closed_form.fit_mixture(pairs, shape_of(config), config.seed, progress)
 
 

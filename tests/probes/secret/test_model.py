@@ -100,6 +100,14 @@ def test_students_beat_the_mean_on_documents_not_seen(words_model: LanguageModel
     assert found.active_parameters.active <= found.active_parameters.active_with_router
 
 
+def test_refining_begins_at_the_closed_form(words_model: LanguageModel, captured: Any) -> None:
+    asked: dict[str, Any] = {"layer": 1, "inputs": captured, "n_experts": 8, "n_active": 16}
+    start = secret.fit(words_model, **asked)
+    further = secret.fit(words_model, **asked, method="refined", steps=30, rates=(1e-3,))
+    assert further.fvu_train < start.fvu_train and further.active_parameters == start.active_parameters
+    assert (further.student.write - start.student.write).abs().max() < 0.1  # type: ignore[attr-defined]
+
+
 def test_all_neurons_are_the_teacher(words_model: LanguageModel, captured: Any) -> None:
     for method in ("oracle", "static"):
         every = secret.fit(words_model, layer=1, inputs=captured, method=method, n_active=64)
