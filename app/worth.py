@@ -21,6 +21,8 @@ class WorthConfig(Config):
     """Name or path of the text."""
     n_tokens: PositiveInt = 8_000
     """Tokens read: half of the documents to fit on, half to score on."""
+    fit_tokens: PositiveInt | None = None
+    """Tokens that means and affine maps are fitted on; None: half of `n_tokens`."""
     layers: tuple[NonNegativeInt, ...] | None = None
     """Layers whose experts are replaced; None: all that have experts."""
     replace: tuple[Replacement, ...] = ("zero", "mean", "affine", "random")
@@ -64,6 +66,7 @@ def work(run: Run, progress: Progress) -> None:
         layers=config.layers,
         replace=config.replace,
         n_tokens=config.n_tokens,
+        fit_tokens=config.fit_tokens,
         curves=config.curves,
         tagger="default" if config.word_classes else None,
         seed=config.seed,

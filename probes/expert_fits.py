@@ -17,8 +17,8 @@ from torch import Tensor
 from probes.expert_text import Scored
 from probes.models.moe import RoutedModel
 
-RIDGE = 1e-3
-"""Ridge, as a share of the mean variance of an input dimension."""
+RIDGES = tuple(10.0 ** (at / 2) for at in range(-8, 5))
+"""Ridges tried for each expert, as shares of the mean variance of an input dimension."""
 SITES = ("ffn_input", "expert_index", "expert_output")
 
 
@@ -76,16 +76,37 @@ class Fits:
 
     @classmethod
     def to(cls, seen: Moments) -> "Fits":
-        """Least squares with a small ridge on the centred inputs."""
+        """Least squares with a ridge on the centred inputs, each expert's own (see `_ridge`)."""
         n = seen.n.clamp(min=1)[:, None]
         mean_x, mean = seen.x / n, seen.o / n
         cov = seen.xx / n[..., None] - mean_x[:, :, None] * mean_x[:, None]
         cross = seen.xo / n[..., None] - mean_x[:, :, None] * mean[:, None]
-        level = cov.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
-        eye = torch.eye(cov.shape[-1], dtype=cov.dtype)
-        matrix = torch.linalg.solve(cov + RIDGE * level[:, None, None] * eye, cross)
+        energy = (seen.oo / n[:, 0] - mean.square().sum(1)).clamp(min=0)
+        matrix = torch.stack([_ridge(*one) for one in zip(cov, cross, energy, n[:, 0], strict=True)])
         offset = mean - torch.einsum("ed,edm->em", mean_x, matrix)
         return cls(mean.float(), matrix.float(), offset.float())
+
+
+def _ridge(
+    cov: Float[Tensor, "d_model d_model"],
+    cross: Float[Tensor, "d_model d_out"],
+    energy: Float[Tensor, ""],
+    n: Float[Tensor, ""],
+) -> Float[Tensor, "d_model d_out"]:
+    """(cov + l I)^-1 cross for the l of RIDGES with the least residual / (1 - df / n)^2, df = 1 + sum s / (s + l).
+
+    Without it an expert seen for fewer tokens than it has inputs fits them all, and leaves more than everything
+    unexplained elsewhere.  Source: Golub, Heath and Wahba 1979 (generalised cross-validation).
+    """
+    s, basis = torch.linalg.eigh(cov)
+    s, turned = s.clamp(min=0), basis.T @ cross
+    ridge = s.mean().clamp(min=1e-12) * torch.tensor(RIDGES, dtype=s.dtype)
+    shrunk = s + ridge[:, None]
+    residual = energy - (turned.square().sum(1) * (shrunk + ridge[:, None]) / shrunk.square()).sum(1)
+    free = 1 - (1 + (s / shrunk).sum(1)) / n
+    score = torch.where(free > 0, residual.clamp(min=0) / free.square(), torch.inf)
+    best = int(score.argmin()) if torch.isfinite(score).any() else len(RIDGES) - 1
+    return basis @ (turned / shrunk[best][:, None])
 
 
 def table(layer: int, fits: Fits, fitted: Moments, scored: Moments) -> DataFrame:

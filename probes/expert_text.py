@@ -1,6 +1,8 @@
 """The text on which experts are judged: half of the blocks of documents to fit on, half to score on."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.corpus import Corpus
+from data.tokens import TokenizedDocument
 from probes.models import LanguageModel
 from probes.stream import N_BLOCKS, StreamConfig, TokenBatch, batches, tokens_each
 
@@ -48,31 +51,49 @@ class Scored:
         return sum(int(self.real(i).sum()) for i in range(len(self.batches)))
 
 
-def halves(model: LanguageModel, corpus: Corpus, config: StreamConfig, tagger: Any = None) -> tuple[Scored, Scored]:
+def halves(
+    model: LanguageModel, corpus: Corpus, config: StreamConfig, tagger: Any = None, fit_tokens: int | None = None
+) -> tuple[Scored, Scored]:
     """(to fit on, to score on): documents in turn, so that no document lies in both.
 
-    Raises ValueError if the text has but one document.
+    Each has half of `config.n_tokens`.  With `fit_tokens` the documents to fit on are read further, evenly, until that
+    many are held, untagged.  Raises ValueError if the text has but one document, or too few tokens to fit on.
     """
     if model.tokenizer is None:
         raise ValueError(f"{model.title} came without a tokenizer, so text cannot be fed to it; pass tokenizer=")
-    documents = [
-        document
-        for shard in corpus.shards(
-            model.tokenizer,
-            tokens_per_shard=config.shard_tokens,
-            n_tokens=config.n_tokens,
-            tokens_per_document=tokens_each(corpus, config),
-            tagger=tagger,
-            seed=config.seed,
+    each = tokens_each(corpus, config)
+    documents = list(
+        corpus.tokenize(
+            model.tokenizer, n_tokens=config.n_tokens, tokens_per_document=each, tagger=tagger, seed=config.seed
         )
-        for document in shard
-    ]
+    )
     if len(documents) < 2:
         raise ValueError(f"'{corpus.name}' gives {len(documents)} document; experts are fitted and scored on different")
     names = sorted({str(name) for document in documents for name in document.word_class} - {""})
     classes = (ALL, *names)
-    fit, score = (tuple(batches(documents[half::2], model, config)) for half in (0, 1))
+    fitted, scored = documents[::2], documents[1::2]
+    if fit_tokens is not None:
+        text = config.window - 1
+        share = -(-fit_tokens // ((len(corpus) + 1) // 2))
+        longer = corpus.tokenize(model.tokenizer, tokens_per_document=-(-share // text) * text, seed=config.seed)
+        fitted = list(_first(islice(longer, 0, None, 2), fit_tokens))
+        held = sum(map(len, fitted))
+        if held < fit_tokens:
+            raise ValueError(
+                f"every other document of '{corpus.name}' gives {held:,} tokens; choose fit_tokens at most so, "
+                f"not {fit_tokens}"
+            )
+    fit, score = (tuple(batches(half, model, config)) for half in (fitted, scored))
     return Scored(fit, classes), Scored(score, classes)
+
+
+def _first(documents: Iterable[TokenizedDocument], n_tokens: int) -> Iterator[TokenizedDocument]:
+    left = n_tokens
+    for document in documents:
+        yield document.head(left)
+        left -= len(document)
+        if left <= 0:
+            return
 
 
 class Damage:

@@ -42,6 +42,7 @@ def measure(
     layers: Iterable[int] | None = None,
     replace: Sequence[Replacement] = REPLACEMENTS,
     n_tokens: int = 8_000,
+    fit_tokens: int | None = None,
     curves: bool = True,
     tagger: Tagger | Literal["default"] | None = "default",
     seed: int = 0,
@@ -50,6 +51,8 @@ def measure(
     progress: Progress = silent,
 ) -> Tables:
     """Replace every expert of `layers` (default: all with experts) in turn; half of the text fits, half scores.
+
+    `fit_tokens`: what stands in for an expert is fitted on so many tokens; None: on half of `n_tokens`.
 
     Tables
         damage      layer, expert, replacement, of (`read`, `predicted`: whose word class), word_class, value (mean loss
@@ -74,7 +77,7 @@ def measure(
         each = text * max(1, -(-n_tokens // (len(corpus) * text)))
         config = config.model_copy(update={"tokens_per_document": each})
     words = default_tagger() if tagger == "default" else tagger
-    fit, score = halves(model, corpus, config, words)
+    fit, score = halves(model, corpus, config, words, fit_tokens)
     tables = _saved(run)
     untrained = controls.random_init(model, seed)
     assert isinstance(untrained, RoutedModel)

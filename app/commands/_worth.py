@@ -14,6 +14,9 @@ def worth(
         str, typer.Option("--text", "--corpus", help="A name or a path; see `sparsescope corpora`.")
     ] = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read; half to fit on, half to score on.")] = 8_000,
+    fit_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to fit means and affine maps on. Default: half of --tokens.")
+    ] = None,
     layer: Annotated[list[int] | None, typer.Option(help="A layer; may be repeated. Default: all.")] = None,
     replace: Annotated[
         list[str] | None, typer.Option(help="zero, mean, affine or random; may be repeated. Default: all.")
@@ -44,6 +47,7 @@ def worth(
     from data.runs import create
 
     asked: dict[str, object] = {"model": model, "corpus": text, "n_tokens": tokens, "curves": curves, "dtype": dtype}
+    asked |= {"fit_tokens": fit_tokens}
     asked |= {"word_classes": word_classes, "device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"seed": seed, "layers": tuple(layer) if layer else None}
     asked |= {"replace": tuple(replace)} if replace else {}
@@ -51,4 +55,4 @@ def worth(
     run = create(name or f"worth-{digest(config.model_dump(mode='json'))}", config, kind="probe.worth", seed=seed)
     with progress("worth") as tell:
         jobs.carry_out(run, work, tell)
-    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page experts` shows it")
+    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page worth` shows it")

@@ -112,6 +112,38 @@ def test_participation_and_fvu_are_those_of_the_samples(tokenizer: Any, corpus: 
     assert row.affine_fvu == pytest.approx(6 * 2_000 / total, rel=0.05)  # what is left is the noise
 
 
+def test_an_expert_seen_less_often_than_it_has_inputs_is_not_overfitted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, A = torch.randn(1_080, 64, generator=generator), torch.randn(64, 4, generator=generator) / 8
+    noisy = x @ A + torch.randn(1_080, 4, generator=generator)
+    affine = torch.nn.functional.pad(x @ A + 1, (0, 60))
+    noise = torch.nn.functional.pad(torch.randn(1_080, 4, generator=generator), (0, 60))
+    found = []
+    for o, n in ((affine, 500), (torch.nn.functional.pad(noisy, (0, 60)), 80), (noise, 80)):
+        zeros = [torch.zeros(1, *s, dtype=torch.float64) for s in ((), (64,), (64,), (64, 64), (64, 64), ())]
+        half = [Moments(*(z.clone() for z in zeros)) for _ in range(2)]
+        for seen, part in zip(half, (slice(0, n), slice(80, None)), strict=True):
+            seen.add(x[part], torch.zeros(len(x[part]), 1, dtype=torch.long), o[part][:, None])
+        found.append(float(table(0, Fits.to(half[0]), *half).affine_fvu.iloc[0]))
+    exact, shrunk, nothing = found
+    assert exact < 1e-4
+    assert 0.5 < shrunk < 0.95  # the noise alone is half of the variance; least squares leaves 2 and more
+    assert 0.95 < nothing < 1.05
+
+
+def test_fitting_reads_further_in_its_own_documents(tokenizer: Any, corpus: Corpus) -> None:
+    model = opened("olmoe", tokenizer)
+    fit, score = halves(model, corpus, CONFIG)
+    longer, same = halves(model, corpus, CONFIG, fit_tokens=700)
+    names = [{w.document for b in text.batches for w in b.windows} for text in (fit, score, longer)]
+    assert sum(len(w) - 1 for b in longer.batches for w in b.windows) == 700
+    assert not names[2] & names[1] and names[2] >= names[0]
+    for one, other in zip(score.batches, same.batches, strict=True):
+        assert torch.equal(one.ids, other.ids)
+    with pytest.raises(ValueError, match="not 10000000"):
+        halves(model, corpus, CONFIG, fit_tokens=10_000_000)
+
+
 def test_a_copied_expert_is_found_and_merges_without_loss(tokenizer: Any, corpus: Corpus) -> None:
     hf = tiny_moe("olmoe")
     stack = hf.model.layers[1].mlp.experts
