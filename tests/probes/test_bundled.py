@@ -39,3 +39,10 @@ def test_a_documents_loss_is_the_one_on_record(model) -> None:
         found = np.mean([float(model.losses(row[None]).mean()) for row in windows])
     assert found == pytest.approx(shortest["model"], rel=1e-3)
     assert windows.shape[0] * (trained.window - 1) == shortest["n_tokens"]
+
+
+def test_what_is_on_record_was_measured_on_the_weights_that_ship(model) -> None:
+    records = sorted((Path(__file__).parents[1] / "reproductions").glob("tinymoe_*.json"))
+    assert len(records) >= 3
+    for path in records:
+        assert json.loads(path.read_text(encoding="utf-8"))["settings"]["fingerprint"] == model.fingerprint, path.name
