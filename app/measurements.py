@@ -33,6 +33,8 @@ class SparsityConfig(Config):
     """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
     seed: NonNegativeInt = 0
     """Order of the documents, random weights, Gaussian draws."""
+    engine: Literal["local", "ray"] = "local"
+    """Where the text is read: in one process, or on a Ray cluster."""
 
 
 def sparsity(run: Run, progress: Progress) -> None:
@@ -63,6 +65,7 @@ def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> No
         control_tokens=config.control_tokens,
         tagger=default_tagger() if config.word_classes else None,
         config=StreamConfig(seed=config.seed, shard_tokens=_shard(config.n_tokens)),
+        engine=config.engine,
         run=run,
         progress=progress,
     )

@@ -40,6 +40,7 @@ def measure(
     control_tokens: int | None = None,
     tagger: Tagger | None = None,
     config: StreamConfig | None = None,
+    engine: stream.Where = "local",
     run: Run | None = None,
     progress: Progress = silent,
 ) -> Tables:
@@ -60,6 +61,7 @@ def measure(
         word_classes layer, condition, word_class, frequency, low, high, n_tokens (only with `tagger`)
 
     With `run`, tables are saved after every shard and a stopped measurement resumes at its last whole shard.
+    `engine="ray"` reads on a cluster, see `probes.stream.run`.
     Raises ValueError for an unknown control, or a model without dense blocks or without a tokenizer.
     """
     _check(model, controls)
@@ -77,14 +79,14 @@ def measure(
             run.save_tables(_together(found))
 
     inputs = InputMoments(model)  # kept even where no control needs them yet: a later call resumes with controls
-    _pass(model, corpus, config, inputs, run, "real", told("real"), keep, tagger)
+    _pass(model, corpus, config, inputs, run, "real", told("real"), keep, tagger, engine)
     for control in controls:
         if control == "gaussian":
             keep(control, _gaussian(model, inputs, config.seed, told(control)))
         else:
             made = controlled.random_init if control == "random_init" else controlled.shuffled
             fewer = config.model_copy(update={"n_tokens": min(control_tokens or n_tokens, n_tokens)})
-            _pass(made(model, config.seed), corpus, fewer, None, run, control, told(control), keep, tagger)
+            _pass(made(model, config.seed), corpus, fewer, None, run, control, told(control), keep, tagger, engine)
     return _together(found)
 
 
@@ -106,6 +108,7 @@ def _pass(
     progress: Progress,
     keep: Callable[[str, Mapping[str, DataFrame]], None],
     tagger: Tagger | None,
+    engine: stream.Where,
 ) -> None:
     held = Held(model)
     parts = held.parts() | ({"inputs": inputs} if inputs is not None else {})
@@ -117,6 +120,7 @@ def _pass(
         tagger=tagger,
         saved_in=run,
         stage=condition,
+        engine=engine,
         progress=progress,
         after_shard=lambda _: keep(condition, held.tables() | held.text_tables()),
     )

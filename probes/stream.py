@@ -11,7 +11,8 @@ bit.
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from itertools import islice
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,9 +25,12 @@ from data.progress import Progress, silent
 from data.runs import Run
 from data.tables import Tables
 from data.tokens import TokenizedDocument, Window
+from probes import shards
 from probes.models import LanguageModel
 from probes.sinks import find_sinks
 
+Where = Literal["local", "ray"]
+"""On what a pass runs: this process, or a Ray cluster."""
 N_BLOCKS = 64
 """Documents fall into this many blocks, the units that are resampled for intervals (with fewer documents: one each)."""
 
@@ -140,6 +144,7 @@ def run(
     tagger: Any = None,
     saved_in: Run | None = None,
     stage: str = "stream",
+    engine: Where = "local",
     progress: Progress = silent,
     after_shard: Callable[[Passed], None] | None = None,
 ) -> Passed:
@@ -147,26 +152,63 @@ def run(
 
     With `saved_in`, state is written as STAGE.safetensors after each shard and taken up from there; `after_shard` is
     called then, with tables ready to be drawn.  A progress callback that raises stops the pass between two batches.
+    `engine="ray"` gives the shards to a Ray cluster (`data.cluster`): for accumulators that merge, the same counts, and
+    the same sums to rounding.
     """
     if model.tokenizer is None:
         raise ValueError(f"{model.title} came without a tokenizer, so text cannot be fed to it; pass tokenizer=")
-    sites = tuple(dict.fromkeys(("ffn_output", *(s for a in accumulators.values() for s in a.sites))))
+    if engine not in get_args(Where):
+        raise ValueError(f"no engine '{engine}'; choose {' or '.join(get_args(Where))}")
+    blank = shards.empty(accumulators, model) if engine == "ray" else {}
     passed = _restore(accumulators, saved_in, stage)
     started, before = time.monotonic(), passed.n_tokens
-    for number, shard in enumerate(_shards(model, corpus, config, tagger)):
-        if number < passed.shards:
-            continue
-        done = passed.n_tokens
-        for batch in batches(shard, model, config):
-            done += sum(len(w) - 1 for w in batch.windows)
-            _observe(model, batch, sites, accumulators, config, layers)
-            rate = (done - before) / max(time.monotonic() - started, 1e-9)
-            progress(done, config.n_tokens, f"{stage}: {rate:,.0f} tokens/s")
-        passed = Passed(done, passed.n_documents + len(shard), number + 1)
+
+    def tell(done: float, total: float, note: str = "") -> None:
+        rate = done / max(time.monotonic() - started, 1e-9)
+        progress(before + done, total, f"{stage}: {rate:,.0f} tokens/s")
+
+    left = islice(_shards(model, corpus, config, tagger), passed.shards, None)
+    if engine == "ray":
+        seen = shards.merged(model, left, accumulators, blank, config, layers, tell)
+    else:
+        seen = _one_after_the_other(model, left, accumulators, config, layers, tell)
+    for shard in seen:
+        n = sum(len(document) for document in shard)
+        passed = Passed(passed.n_tokens + n, passed.n_documents + len(shard), passed.shards + 1)
         _save(accumulators, passed, saved_in, stage)
         if after_shard is not None:
             after_shard(passed)
     return passed
+
+
+def _one_after_the_other(
+    model: LanguageModel,
+    left: Iterable[list[TokenizedDocument]],
+    accumulators: Mapping[str, Accumulator],
+    config: StreamConfig,
+    layers: Iterable[int] | None,
+    tell: Progress,
+) -> Iterator[list[TokenizedDocument]]:
+    done = 0
+    for shard in left:
+        for batch in batches(shard, model, config):
+            show(model, [batch], accumulators, config, layers)
+            done += sum(len(w) - 1 for w in batch.windows)
+            tell(done, config.n_tokens)
+        yield shard
+
+
+def show(
+    model: LanguageModel,
+    given: Iterable[TokenBatch],
+    accumulators: Mapping[str, Accumulator],
+    config: StreamConfig,
+    layers: Iterable[int] | None = None,
+) -> None:
+    """Put batches through the model and show every layer to every accumulator."""
+    sites = tuple(dict.fromkeys(("ffn_output", *(s for a in accumulators.values() for s in a.sites))))
+    for batch in given:
+        _observe(model, batch, sites, accumulators, config, layers)
 
 
 def batches(shard: list[TokenizedDocument], model: LanguageModel, config: StreamConfig) -> Iterator[TokenBatch]:

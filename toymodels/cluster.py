@@ -1,8 +1,10 @@
-"""A sweep's stacks on a Ray cluster, through joblib; Ray is imported when asked for and not before."""
+"""A sweep's stacks on a Ray cluster."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from data import Progress
+from data.cluster import gathered
 from toymodels.config import ToyConfig
 from toymodels.results import Toys
 from toymodels.training import EngineName, train_stack
@@ -15,28 +17,21 @@ def train_stacks(
     snapshots: int | Sequence[int],
     progress: Progress,
 ) -> list[Toys]:
-    """Train each task with all seeds somewhere on the cluster; ValueError if Ray is not installed.
+    """Train each task with all seeds somewhere on the cluster (`data.cluster`).
 
     A stack is cut at its settings, one piece each, since instances do not depend on what is stacked beside them.
-    Connects to the cluster that `ray.init()` finds (`RAY_ADDRESS`), else to this machine's own.
     """
-    try:
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise ValueError(
-            "engine='ray' needs Ray, which is not installed; pip install 'sparsescope[cluster]'"
-        ) from error
-    from joblib import Parallel, delayed, parallel_config
-
-    register_ray()
     pieces = [(place, config) for place, task in enumerate(tasks) for config in task]
     parts: list[list[Toys]] = [[] for _ in tasks]
-    with parallel_config(backend="ray"):
-        work = Parallel(return_as="list")(
-            delayed(train_stack)([config] * len(seeds), seeds, engine=trainer, threads=1, snapshots=snapshots)
-            for _, config in pieces
-        )
-    for done, ((place, _), toys) in enumerate(zip(pieces, work, strict=True)):
+    settings = {"seeds": list(seeds), "engine": trainer, "snapshots": snapshots}
+    for done, ((place, _), toys) in enumerate(gathered(_train, pieces, shared=settings)):
         parts[place].append(toys)
         progress(done + 1, len(pieces), "stacks gathered from the cluster")
     return [Toys.joined(part) for part in parts]
+
+
+def _train(shared: dict[str, Any], piece: tuple[int, ToyConfig]) -> Toys:
+    seeds = shared["seeds"]
+    return train_stack(
+        [piece[1]] * len(seeds), seeds, engine=shared["engine"], threads=1, snapshots=shared["snapshots"]
+    )

@@ -41,6 +41,9 @@ def sparsity(
         str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster (pip install 'sparsescope[cluster]').")] = (
+        "local"
+    ),
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from model, corpus, tokens.")] = None,
 ) -> None:
     """How few neurons fire at a time, and how the energy is spread over them, layer by layer.
@@ -63,7 +66,7 @@ def sparsity(
     from data.runs import create
 
     asked: dict[str, object] = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
-    asked |= {"control_tokens": control_tokens, "word_classes": word_classes}
+    asked |= {"control_tokens": control_tokens, "word_classes": word_classes, "engine": engine}
     config = SparsityConfig.model_validate(asked | ({"controls": tuple(control)} if control else {}))
     run = create(name or f"sparsity-{digest(config.model_dump(mode='json'))}", config, kind="probe.sparsity", seed=seed)
     with progress("sparsity") as tell:
