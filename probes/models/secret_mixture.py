@@ -142,7 +142,11 @@ class SecretMixtureForCausalLM(PreTrainedModel, GenerationMixin):
         attention = getattr(config, "_attn_implementation", None) or "eager"
         self.plain = AutoModelForCausalLM.from_config(config.plain(), attn_implementation=attention)
         for layer, shape in config.mixtures.items():
-            insert(self.plain, int(layer), shape)
+            block = insert(self.plain, int(layer), shape)
+            for part in (block.router, block.experts, block.shared_expert):
+                for weight in part.parameters() if part is not None else ():
+                    # all 0 until a folder is read, a control with random weights would always choose the same expert
+                    nn.init.normal_(weight, std=config.base.get("initializer_range", 0.02))
         self.base_model.register_forward_pre_hook(self._tell_begun, with_kwargs=True)
         self.post_init()
 
@@ -224,7 +228,7 @@ def read_students(source: Any) -> tuple[str, dict[int, dict[str, np.ndarray]]]:
     run = source if isinstance(source, Run) else open_run(source)
     names = [name for name in run.tensor_names() if name.startswith(STUDENT)]
     if not names:
-        raise ValueError(f"run '{run.name}' holds no secret experts; fit them with `sparsescope probe secret --keep`")
+        raise ValueError(f"run '{run.name}' holds no secret experts; fit them with `sparsescope probe secret`")
     return run.name, {int(name.removeprefix(STUDENT)): run.tensors(name) for name in names}
 
 

