@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from data import Config, Progress, silent
 from data.corpus import Corpus, open_corpus
-from data.files import replacing
+from data.files import only_writer, reading, replacing
 from toymodels import balancing
 from toymodels.balancing import Balancing
 from toymodels.language_checkpoint import optimizer, restore, save_checkpoint
@@ -90,6 +90,8 @@ class LanguageConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _balanced_as_the_family_is(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
         own = "bias" if given.get("family") == "deepseek_v3" else "auxiliary"
         return {"balancing": own} | given
 
@@ -161,7 +163,7 @@ def snapshots(folder: Path) -> DataFrame:
     path = Path(folder) / "snapshots.json"
     if not path.is_file():
         raise ValueError(f"there is no training with snapshots in {folder}")
-    return DataFrame(json.loads(path.read_text(encoding="utf-8"))).astype({"train_loss": "float64"})
+    return DataFrame(reading(path, _json)).astype({"train_loss": "float64"})
 
 
 def settings(folder: Path) -> LanguageConfig:
@@ -169,7 +171,11 @@ def settings(folder: Path) -> LanguageConfig:
     path = Path(folder) / "training.json"
     if not path.is_file():
         raise ValueError(f"there is no training in {folder}; `train` makes one")
-    return LanguageConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    return LanguageConfig.model_validate(reading(path, _json))
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def held_out_documents(corpus: Corpus, seed: int = 0) -> Corpus:
@@ -270,11 +276,11 @@ def _claim(folder: Path, config: LanguageConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path, asked = folder / "training.json", config.model_dump(mode="json")
     if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = reading(path, _json)
         if differing := sorted(k for k in asked | begun if asked.get(k) != begun.get(k)):
             raise ValueError(f"{folder} holds a training with other settings ({', '.join(differing)}); choose another")
         return
-    with replacing(path) as temporary:
+    with replacing(path, sealed=True) as temporary:
         temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
 
 
@@ -305,8 +311,8 @@ def _snapshot(
         "n_tokens": held.shape[0] * (held.shape[1] - 1),
     }
     path = folder / "snapshots.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    with replacing(path) as temporary:
+    before = reading(path, _json) if path.exists() else []
+    with replacing(path, sealed=True) as temporary:
         rows = [r for r in before if r["step"] < step] + [row]
         temporary.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     save_checkpoint(folder, model, adam, step)

@@ -1,7 +1,7 @@
 """Are the formulas tested?  `python -m tests.mutation` changes them one sign, index or denominator at a time.
 
-For each module of `TARGETS` a seeded sample of mutants is put into a copy of the checkout, and the tests that guard the
-module must fail there.  What survives is listed, and either gets a test or a reason in `equivalent.json`.  The record is
+For each module of `TARGETS` a seeded sample of mutants is put into a copy of the checkout, and the tests that guard
+the module must fail there.  What survives is listed, and gets a test or a reason in `equivalent.json`.  The record is
 `results.json`; naming modules (`python -m tests.mutation probes/bounds.py`) does these again and keeps the others.
 """
 
