@@ -8,6 +8,7 @@ for window in corpus.windows(tokenizer, n_tokens=20_000, begin_token_id=tokenize
 """
 
 import hashlib
+import heapq
 import math
 import tempfile
 import threading
@@ -28,6 +29,9 @@ from data.wordclass import Tagger, Words
 IN_MEMORY = 64_000_000
 """Bytes of text kept in memory; a larger corpus is spooled to a temporary file, removed with the process."""
 
+
+WEIGHED = 2_000
+"""Characters of a document that count when domains take turns; a measurement reads about so much of each."""
 
 TAGGED_AT_ONCE = 20_000
 """Characters a tagger is given at a time, at least."""
@@ -103,12 +107,18 @@ class Corpus:
         return Corpus(name or self.name, documents, self._texts, [self._rows[i] for i in chosen])
 
     def order(self, seed: int = 0) -> list[int]:
-        """Rows in a random order that depends on `seed` and the documents' names alone.
+        """Rows in a random order that depends on `seed`, the documents' names and what takes turns with them.
 
-        Adding or leaving out documents does not reorder the others, on any machine or numpy version.
+        Adding or leaving out documents of a domain does not reorder its others, on any machine or numpy version.
+        Several domains take turns, so that any beginning holds about as much of each (documents cut at `WEIGHED`
+        characters) as long as there is some left.
         """
-        names = self.documents["document"].tolist()
-        return sorted(range(len(self)), key=lambda i: hashlib.sha256(f"{seed}:{names[i]}".encode()).digest())
+        names, domains = self.documents["document"].tolist(), self.documents["domain"].tolist()
+        mixed = sorted(range(len(self)), key=lambda i: hashlib.sha256(f"{seed}:{names[i]}".encode()).digest())
+        of_domain: dict[str, list[int]] = {domain: [] for domain in sorted(set(domains))}
+        for row in mixed:
+            of_domain[domains[row]].append(row)
+        return _taking_turns(of_domain, self.documents["characters"].tolist()) if len(of_domain) > 1 else mixed
 
     def tokenize(
         self,
@@ -189,7 +199,8 @@ def open_corpus(
 
     `source`: `sotu-modern` (the default: State of the Union after 1981), `sotu`, `python-reference`; a .txt, .md,
     .jsonl, .csv, .tsv, .parquet or .conllu file or a folder of them; `hf:OWNER/NAME[:CONFIG]` or `hf:FOLDER` through
-    `datasets`; several of them in a list, or joined by `+` as in the name of the corpus they make.
+    `datasets`; several of them in a list, or joined by `+` as in the name of the corpus they make (their domains are
+    then read in turns, see `Corpus.order`).
     `since`, `until`: first and last `year`; documents without one are left out.  `where`: column -> value or values.
     `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
     Raises CorpusError, with file and line, for what cannot be read.
@@ -208,7 +219,23 @@ def _several(source: str | Path) -> list[str | Path]:
     """The parts of `a+b`, unless something is called so."""
     if isinstance(source, Path) or source in BUILT_IN or Path(source).exists():
         return [source]
-    return [part for part in source.split("+") if part] or [source]
+    parts = source.split("+")
+    if "" in parts and len(parts) > 1:
+        raise CorpusError(f"'{source}' has nothing on one side of a '+'; join corpora as in sotu+python-reference")
+    return list(parts)
+
+
+def _taking_turns(of_domain: Mapping[str, Sequence[int]], characters: Sequence[int]) -> list[int]:
+    """Rows, always of the domain that gave least so far; of equals the latest, or every other row were one domain's."""
+    turns = [(0, place, iter(rows)) for place, rows in enumerate(of_domain.values())]
+    order: list[int] = []
+    while turns:
+        given, _, rows = heapq.heappop(turns)
+        row = next(rows, None)
+        if row is not None:
+            order.append(row)
+            heapq.heappush(turns, (given + min(characters[row], WEIGHED), -len(order), rows))
+    return order
 
 
 def _read(

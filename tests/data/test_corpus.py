@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -66,6 +67,31 @@ def test_the_python_reference_is_a_second_register() -> None:
     assert counts["politics"] >= 38 and counts["programming"] > 50
     assert "assert_stmt" in next(d.text for d in both if d.name == "assert")
     assert both.documents.loc[both.documents["domain"] == "programming", "year"].isna().all()
+
+
+@pytest.mark.parametrize("source", ["sotu-modern+python-reference", "python-reference+sotu"])
+def test_any_beginning_of_two_corpora_holds_about_as_much_of_both(source: str, of_kind: Any) -> None:
+    words = of_kind["byte_level"]
+    read = {"politics": 0, "programming": 0}
+    for document in open_corpus(source).tokenize(words, tokens_per_document=1_020, n_tokens=60_000):
+        read[document.domain] += len(document)
+        politics, programming = read.values()
+        assert abs(politics - programming) < 1_020 + 0.2 * (politics + programming), read
+    assert sum(read.values()) == 60_000
+
+
+def test_domains_take_turns_and_no_half_is_of_one_domain() -> None:
+    long = "word " * 1_000
+    corpus = Corpus.of("two", [Document(f"{d}{i}", long, d) for d in "ab" for i in range(20)])
+    domains = [corpus.documents["domain"][i] for i in corpus.order(3)]
+    for n in range(2, 41, 2):
+        assert domains[:n].count("a") == n // 2
+    assert domains[::2].count("a") == 10
+    assert sorted(corpus.order(3)) == list(range(40))
+    of_a = [i for i in corpus.order(3) if i < 20]
+    assert of_a == corpus.select(corpus.documents["domain"] == "a").order(3)
+    rest = Corpus.of("few", [Document("b0", long, "b"), *(Document(f"a{i}", long, "a") for i in range(5))])
+    assert len(rest.order(0)) == 6 and 0 in rest.order(0)[:2]
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -182,6 +208,11 @@ def test_missing_column_and_damage_in_parquet(tmp_path: Path) -> None:
 def test_no_such_thing(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"no corpus 'sotuu': neither a file nor a folder, nor one of sotu-modern"):
         open_corpus("sotuu")
+    with pytest.raises(CorpusError, match=r"no corpus 'sotuu': neither a file nor a folder"):
+        open_corpus("python-reference+sotuu")
+    for half in ("sotu+", "+sotu", "sotu++python-reference", "+"):
+        with pytest.raises(CorpusError, match=r"has nothing on one side of a '\+'"):
+            open_corpus(half)
     with pytest.raises(CorpusError, match=r"holds no .txt, .md"):
         open_corpus(tmp_path)
     with pytest.raises(CorpusError, match="not an encoding"):
