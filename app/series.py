@@ -53,7 +53,9 @@ class SeriesRun(Config):
     seeds: PositiveInt = 3
     """Trainings of each, from the model's seed on; each has its own weights, batches and held-out documents."""
     n_tokens: PositiveInt = 10_000
-    """Held-out tokens on which each trained model is measured."""
+    """Held-out tokens on which the routing of each trained model is measured."""
+    expert_tokens: PositiveInt = 40_000
+    """Held-out tokens on which its experts are fitted (half) and scored (half)."""
 
 
 def work(run: Run, progress: Progress) -> None:
@@ -69,7 +71,10 @@ def measure(config: SeriesRun, folder: Path, *, corpus: Any = None, progress: Pr
         series        variant, seed, layer, measure, value, low, high, chance, n_tokens.  Measures: `information` (nats
                       between expert and word class; chance: the type null), `beyond_type` (their difference) and its
                       `z_type`; `purest_PUNCT`, `purest_VERB` (share of the purest expert; chance: base rate);
-                      `load_entropy` and `busiest_share` (chance: a uniform router)
+                      `load_entropy` and `busiest_share` (chance: a uniform router); constancy (`constant_fvu`,
+                      `affine_fvu`, `mean_cost`) and redundancy (`output_cosine`, `neuron_cosine`) of the experts as in
+                      `probes.constancy` (chance: random weights; of `mean_cost`: experts left out; the cosine of
+                      neurons has no n_tokens, its interval leaves experts out)
         series_models variant, seed, n_experts, k, d_mlp, shared, balancing, parameters, active (parameters that a token
                       uses), combinations (sets of k experts), loss, unigram, kneser_ney, dropped, tokens
     """
@@ -87,7 +92,7 @@ def measure(config: SeriesRun, folder: Path, *, corpus: Any = None, progress: Pr
         last = language.train(settings, place, corpus=text, progress=within(step, 0, 2)).iloc[-1]
         unseen = language.held_out_documents(text, settings.seed)
         about: dict[str, Any] = {"variant": name, "seed": settings.seed}
-        found = routing_of(place / last["folder"], unseen, config, within(step, 1, 2))
+        found = experts_of(place / last["folder"], unseen, config, within(step, 1, 2))
         measured.append(found.assign(**about))
         models.append(about | shape(settings, place / last["folder"]) | last[_KEPT].to_dict())
     return Tables(series=pd.concat(measured, ignore_index=True), series_models=DataFrame(models))
@@ -135,31 +140,31 @@ def shape(config: LanguageConfig, folder: Path) -> dict[str, Any]:
     }
 
 
-def routing_of(folder: Path, corpus: Any, config: SeriesRun, progress: Progress) -> DataFrame:
+def experts_of(folder: Path, corpus: Any, config: SeriesRun, progress: Progress) -> DataFrame:
     """One trained model's rows of `series`, without `variant` and `seed`."""
     import pandas as pd
 
-    from probes import open_model, routing
-    from probes.purity import purest
+    from probes import constancy, open_model
     from probes.stream import StreamConfig
 
-    model = open_model(folder)
-    found = routing.measure(
-        model,
-        corpus,
-        config.n_tokens,
-        controls=(),
-        config=StreamConfig(window=config.model.window),
-        progress=progress,
-    )
+    model, read = open_model(folder), StreamConfig(window=config.model.window)
+    routed = _routing(model, corpus, config.n_tokens, read, within(progress, 0, 2))
+    fitted = constancy.measure(model, corpus, config.expert_tokens, config=read, progress=within(progress, 1, 2))
+    return pd.concat([*routed, fitted[MEASURED]], ignore_index=True)
+
+
+def _routing(model: Any, corpus: Any, n_tokens: int, read: Any, progress: Progress) -> list[DataFrame]:
+    from probes import routing
+    from probes.purity import purest
+
+    found = routing.measure(model, corpus, n_tokens, controls=(), config=read, progress=progress)
     loads = found.routing[found.routing["measure"].isin(["load_entropy", "busiest_share"])]
     pure = purest(found.by_class, model.n_experts)
     pure = pure[(pure["labels"] == "word_class") & pure["label"].isin(["PUNCT", "VERB"])]
     pure = pure.assign(measure="purest_" + pure["label"]).rename(
         columns={"share": "value", "base": "chance", "n": "n_tokens"}
     )
-    rows = [*_associations(found.specialization), pure[MEASURED], loads[MEASURED]]
-    return pd.concat(rows, ignore_index=True)
+    return [*_associations(found.specialization), pure[MEASURED], loads[MEASURED]]
 
 
 def _associations(found: DataFrame) -> list[DataFrame]:

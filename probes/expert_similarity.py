@@ -4,6 +4,8 @@ Every pair of experts is one row, so that a figure shows pairs and a mean over t
 weights stands beside it.
 """
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 from pandas import DataFrame
@@ -26,19 +28,18 @@ def pairs(model: RoutedModel, layer: int, text: Scored) -> DataFrame:
     gradient_cosine  cosine of the loss gradients with respect to a vector added to each expert's output
     """
     outputs = of_all(model, layer, text)
-    downs = _downs(model, layer)
+    written = downs(model, layer, range(len(outputs)))
     gradient = torch.nn.functional.normalize(gradients(model, layer, text), dim=1)
     unit = torch.nn.functional.normalize(outputs, dim=2)
-    spans = None if downs is None else _spans(downs)
-    neurons = None if downs is None else torch.nn.functional.normalize(downs, dim=1)
+    spans = None if written is None else _spans(written)
+    neurons = None if written is None else neuron_cosines(written)
     rows = []
     nan = float("nan")
     for i in range(len(outputs)):
         for j in range(i + 1, len(outputs)):
             neuron = subspace = nan
             if neurons is not None and spans is not None:
-                cosines = (neurons[i].T @ neurons[j]).abs()
-                neuron = float((cosines.amax(0).mean() + cosines.amax(1).mean()) / 2)
+                neuron = float(neurons[i, j])
                 subspace = float((spans[i].T @ spans[j]).square().sum() / spans.shape[2])
             both = unit[i].any(-1) & unit[j].any(-1)
             cosine = float((unit[i] * unit[j])[both].sum(-1).mean())
@@ -54,11 +55,30 @@ def of_all(model: RoutedModel, layer: int, text: Scored) -> Float[Tensor, "n_exp
     batch = text.batches[0]
     model.observe(batch.ids, ("ffn_input",), lambda _, s: seen.update(s), layers=[layer])
     states = batch.flat(seen["ffn_input"])[:N_TOKENS]
-    mixture, n_experts = model.mixtures[layer], model.blocks[layer].n_experts
-    assert mixture is not None
-    one = torch.zeros(len(states), 1, dtype=torch.long, device=states.device)
-    with torch.no_grad():
-        return torch.stack([mixture.outputs(states, one + e)[:, 0].float().cpu() for e in range(n_experts)])
+    return torch.stack([_outputs(model, layer, states, e) for e in range(model.blocks[layer].n_experts)])
+
+
+def same_token_cosine(
+    model: RoutedModel, layer: int, states: Float[Tensor, "tokens d_model"]
+) -> Float[Tensor, " tokens"]:
+    """Mean over pairs of experts of the cosine of their outputs for each token: (|sum u|^2 - E) / (E (E - 1)).
+
+    u are the outputs at unit length, E of them not 0; NaN where fewer than two are.  One expert's are held at a time.
+    """
+    total, n = torch.zeros(len(states), model.d_model), torch.zeros(len(states))
+    for expert in range(model.blocks[layer].n_experts):
+        unit = torch.nn.functional.normalize(_outputs(model, layer, states, expert), dim=1)
+        total += unit
+        n += unit.any(-1)
+    return torch.where(n > 1, (total.square().sum(1) - n) / (n * (n - 1)), torch.nan)
+
+
+def neuron_cosines(written: Float[Tensor, "n_experts d_model d_mlp"]) -> Float[Tensor, "n_experts n_experts"]:
+    """Mean over neurons of the largest |cosine| with a neuron of the other expert, both ways; 1 on the diagonal."""
+    unit = torch.nn.functional.normalize(written, dim=1)
+    # one expert against all at a time: (E h)^2 cosines would not fit
+    nearest = torch.stack([torch.einsum("dh,edg->ehg", one, unit).abs().amax(2).mean(1) for one in unit])
+    return (nearest + nearest.T) / 2
 
 
 def gradients(model: RoutedModel, layer: int, text: Scored) -> Float[Tensor, "n_experts d_model"]:
@@ -79,13 +99,25 @@ def gradients(model: RoutedModel, layer: int, text: Scored) -> Float[Tensor, "n_
     return found.float().cpu()
 
 
-def _downs(model: RoutedModel, layer: int) -> Float[Tensor, "n_experts d_model d_mlp"] | None:
+def downs(model: RoutedModel, layer: int, experts: Iterable[int]) -> Float[Tensor, "n_experts d_model d_mlp"] | None:
+    """The matrices through which these experts write; None where they have none of their own."""
     mixture = model.mixtures[layer]
     assert mixture is not None
     try:
-        return torch.stack([mixture.down(e, model.d_model).cpu() for e in range(model.blocks[layer].n_experts)])
+        return torch.stack([mixture.down(e, model.d_model).cpu() for e in experts])
     except (ValueError, IndexError):  # no stack of matrices, or experts that pass tokens through
         return None
+
+
+def _outputs(
+    model: RoutedModel, layer: int, states: Float[Tensor, "tokens d_model"], expert: int
+) -> Float[Tensor, "tokens d_model"]:
+    mixture = model.mixtures[layer]
+    assert mixture is not None
+    states = states.to(model.device)
+    index = torch.full((len(states), 1), expert, dtype=torch.long, device=states.device)
+    with torch.no_grad():
+        return mixture.outputs(states, index)[:, 0].float().cpu()
 
 
 def _spans(downs: Float[Tensor, "n_experts d_model d_mlp"]) -> Float[Tensor, "n_experts d_model rank"]:

@@ -63,13 +63,18 @@ def constants(tables: Frames) -> Finding:
     few, many = _ends(tables, "k")
     before, after = (_by_seed(tables, model["variant"], "constant_fvu") for model in (few, many))
     affine = [over_seeds(_by_seed(tables, model["variant"], "affine_fvu")).text() for model in (few, many)]
+    untrained = [
+        rows(tables["series"], variant=model["variant"], measure="constant_fvu")["chance"].mean()
+        for model in (few, many)
+    ]
     first, last = over_seeds(before), over_seeds(after)
     return Finding(
         verdict(holds=last.high <= 0.2 and last.high < first.low, partly=last.high < first.low),
         f"a constant leaves {first.text()} of an expert's energy with {few['n_experts']} experts and {last.text()} "
         f"with {many['n_experts']} (mean over layers, range over seeds)",
-        f"an affine map leaves {' and '.join(affine)} of its variance",
-        f"{tables['series']['seed'].nunique()} seeds",
+        f"random weights {untrained[0]:.2f} and {untrained[1]:.2f}; an affine map leaves {' and '.join(affine)} of its "
+        "variance",
+        f"{tables['series']['seed'].nunique()} seeds, {count(rows(tables['series'], measure='constant_fvu'))} each",
     )
 
 
@@ -149,7 +154,7 @@ CLAIMS = (
         "sparsescope series experts",
         ("series", "series_models"),
         constants,
-        "",
+        "series-constants",
         "training",
         fits=varies("experts"),
     ),

@@ -21,10 +21,20 @@ MEASURES = {
     "purest_VERB": "Verbs in the purest expert (%)",
     "load_entropy": "Evenness of load (1: all the same)",
     "busiest_share": "Share of the busiest 10% of experts (%)",
+    "constant_fvu": "Energy of an expert's output that<br>its mean leaves unexplained (FVU)",
+    "affine_fvu": "Variance of an expert's output that<br>an affine map leaves unexplained (FVU)",
+    "mean_cost": "Loss with a layer's experts replaced<br>by their means (nats a token)",
+    "output_cosine": "Cosine of two experts' outputs<br>for the same token",
+    "neuron_cosine": "Largest cosine of a neuron with<br>one of another expert",
 }
 """Axis titles."""
-_PLAIN = ("beyond_type", "load_entropy")
-_REFERENCE = {"beyond_type": "the type null", "purest_PUNCT": "base rate", "purest_VERB": "base rate"}
+_SHARES = ("purest_PUNCT", "purest_VERB", "busiest_share")
+_REFERENCE = {
+    **dict.fromkeys(("purest_PUNCT", "purest_VERB"), "base rate"),
+    **dict.fromkeys(("load_entropy", "busiest_share"), "a uniform router"),
+    "beyond_type": "the type null",
+    "mean_cost": "experts left out",
+}
 
 
 def select(series: DataFrame, measure: str) -> DataFrame:
@@ -40,27 +50,29 @@ def select(series: DataFrame, measure: str) -> DataFrame:
 
 def side_by_side(series: DataFrame, measure: str, *, dark: bool = False, width: Width = "screen") -> go.Figure:
     """Every training as a point, the mean of each variant as a bar, and what chance gives beside it."""
-    rows, scale = select(series, measure), 1 if measure in _PLAIN else 100
+    rows, scale = select(series, measure), 100 if measure in _SHARES else 1
     figure = _points(rows.assign(value=rows["value"] * scale), dark=dark)
     if rows["chance"].notna().all():
         chance = rows.groupby("variant", sort=False)["chance"].mean() * scale
-        _marks(figure, chance, _REFERENCE.get(measure, "a uniform router"), dark=dark)
+        _marks(figure, chance, _REFERENCE.get(measure, "random weights"), dark=dark)
     figure.update_yaxes(title=MEASURES.get(measure, measure), rangemode="tozero")
     return theme.style(figure, dark=dark, width=width, alt=caption(series, measure))
 
 
 def caption(series: DataFrame, measure: str) -> str:
     """Mean and range of each variant, chance, sample size."""
-    rows, form = select(series, measure), "{:.3f}" if measure in _PLAIN else "{:.1%}"
+    rows, form = select(series, measure), "{:.1%}" if measure in _SHARES else "{:.3f}"
     title = MEASURES.get(measure, measure).replace("<br>", " ").removesuffix(" (%)")
     said = [
         f"{name} {form.format(part['value'].mean())} [{form.format(part['value'].min())}, "
         f"{form.format(part['value'].max())}] against {form.format(part['chance'].mean())}"
         for name, part in rows.groupby("variant", sort=False)
     ]
+    n = rows["n_tokens"].max()
+    read = f"{int(n):,} held-out tokens" if n == n else "the weights alone"
     return (
         f"{title}, mean over layers: {'; '.join(said)} ({_REFERENCE.get(measure, 'a uniform router')}). Bars: mean of "
-        f"{rows['seed'].nunique()} seeds, brackets their range; {int(rows['n_tokens'].max()):,} held-out tokens each."
+        f"{rows['seed'].nunique()} seeds, brackets their range; {read} each."
     )
 
 
@@ -132,6 +144,11 @@ FIGURES = (
             ("verbs", "The purest expert for verbs", "purest_VERB"),
             ("load", "How evenly experts are used", "load_entropy"),
             ("busiest", "The busiest tenth of the experts", "busiest_share"),
+            ("constants", "How near experts are to constants", "constant_fvu"),
+            ("affine", "How near experts are to affine maps", "affine_fvu"),
+            ("means", "What it costs to replace experts by their means", "mean_cost"),
+            ("outputs", "How alike experts are in what they make of a token", "output_cosine"),
+            ("weights", "How alike experts are in their weights", "neuron_cosine"),
         )
     ),
     of_table(

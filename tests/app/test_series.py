@@ -41,12 +41,15 @@ def test_a_series_keeps_the_parameters_a_token_uses(vary: str, corpus: Corpus, t
 
 
 def test_a_series_is_trained_measured_and_taken_up_again(corpus: Corpus, tmp_path: Path) -> None:
-    config = SeriesRun(vary="granularity", model=LITTLE, seeds=1, n_tokens=500)
+    config = SeriesRun(vary="granularity", model=LITTLE, seeds=1, n_tokens=500, expert_tokens=500)
     tables = measure(config, tmp_path, corpus=corpus)
     assert tables.series_models["variant"].tolist() == list(variants(config))
     assert set(tables.series["measure"]) == {
-        *("information", "beyond_type", "z_type", "purest_PUNCT", "purest_VERB", "load_entropy", "busiest_share")
+        *("information", "beyond_type", "z_type", "purest_PUNCT", "purest_VERB", "load_entropy", "busiest_share"),
+        *("constant_fvu", "affine_fvu", "mean_cost", "output_cosine", "neuron_cosine"),
     }
+    few = tables.series[~tables.series["measure"].isin(["information", "z_type"])]
+    assert few["chance"].notna().all()
     pure = tables.series.query("measure == 'purest_PUNCT'")
     assert (pure["value"] >= pure["chance"]).all() and pure["low"].le(pure["value"]).all()
     again = measure(config, tmp_path, corpus=corpus)
