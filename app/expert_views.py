@@ -1,13 +1,13 @@
 """The explorer of experts, the views beside its map: depth, load, one token, two runs, a sentence."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
 from pandas import DataFrame
 
 from app import experts as reading
+from app.address import pick
 from app.experts import CONDITIONS, Asked, Explorer
 from app.figures import experts as figures
 from app.figures import routing, specialization
@@ -15,6 +15,9 @@ from app.figures.catalogue import find
 from app.panels import chart, dark, downloads, entry_panel, frame, plain, runs, told
 from app.routing import MODEL
 from data.runs import Run, open_run
+
+NULLS = {"base": "share in the text", "null": "token identity"}
+"""What a lift may be over."""
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
@@ -27,15 +30,6 @@ def explorer(run: Run) -> Explorer:
     return _explorer(str(run.path), (run.path / "routes.parquet").stat().st_mtime_ns)
 
 
-def pick(label: str, options: list[str], key: str, place: Callable[..., str] = st.selectbox, **more: object) -> str:
-    """A choice kept in the address; one that another run does not offer is forgotten."""
-    if st.session_state.get(key) not in (None, *options):
-        st.session_state.pop(key)
-    if st.session_state.get(key) is not None:
-        more.pop("index", None)  # what was chosen, or clicked, stands
-    return place(label, options, key=key, bind="query-params", **more)
-
-
 def chosen_condition(held: list[str]) -> str:
     """The trained model or one of its baselines."""
     options = [c for c in CONDITIONS if c in held]
@@ -43,8 +37,8 @@ def chosen_condition(held: list[str]) -> str:
         "Router",
         options,
         "router",
-        place=partial(st.segmented_control, default=options[0], required=True),
-        format_func=CONDITIONS.get,
+        place=partial(st.segmented_control, required=True),
+        words=CONDITIONS.__getitem__,
         help="The trained model, or a baseline: random weights; random directions that choose on the trained router's "
         "input; a router that knows nothing but the token (hash).",
     )
@@ -79,7 +73,7 @@ def depth(run: Run) -> None:
 def loads(run: Run) -> None:
     """How evenly experts are used, layer by layer, and together with whom."""
     measured = frame(run, "routing")
-    measure = pick("Measure", routing.measures(measured), "measure", format_func=lambda m: routing.MEASURES[m])
+    measure = pick("Measure", routing.measures(measured), "measure", words=routing.MEASURES.__getitem__)
     chart(
         routing.by_layer(measured, measure, dark=dark()),
         key="by-layer",
@@ -104,7 +98,7 @@ def told_by(run: Run) -> None:
     """Association with each way to label, beside the controls; names of all experts."""
     rows = frame(run, "specialization")
     kinds = list(dict.fromkeys(rows.loc[rows["null_type"].notna(), "labels"]))
-    labels = pick("By", kinds, "by", format_func=specialization.words)
+    labels = pick("By", kinds, "by", words=specialization.words)
     with told():
         drawn = specialization.by_layer(rows, labels, dark=dark())
         chart(drawn, key="association", caption=specialization.by_layer_caption(rows, labels))
@@ -141,25 +135,52 @@ def search(run: Run) -> None:
             st.markdown(f"Layer {rows['layer'].iloc[0]}: {words}")
 
 
+def snapshots_of(run: Run) -> list[int]:
+    """Training steps at which the run counted word classes; none if it is not about snapshots."""
+    if not {"by_class", "specialization", "snapshots"} <= set(run.table_names()):
+        return []
+    return [int(step) for step in sorted(frame(run, "by_class")["step"].unique())]
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def snapshot_cells(folder: str, step: int) -> DataFrame:
+    """The cells of one snapshot."""
+    return reading.cells_of_step(open_run(reading.Path(folder)).table("by_class"), step)
+
+
 def compare(run: Run) -> None:
-    """Two maps side by side: layers, routers, models or snapshots."""
-    fitting = [r.name for r in runs() if {"cells", "names"} <= set(r.table_names())]
+    """Two maps side by side: layers, routers, models or snapshots of a training."""
+    fitting = [r.name for r in runs() if {"cells", "specialization"} <= set(r.table_names()) or snapshots_of(r)]
+    against: specialization.Against = pick(  # type: ignore[assignment]
+        "Lift over",
+        list(NULLS),
+        "null",
+        place=partial(st.segmented_control, required=True),
+        words=NULLS.__getitem__,
+    )
     for side, place in zip(("left", "right"), st.columns(2, gap="large"), strict=True):
         with place, told():
-            default = fitting.index(run.name) if run.name in fitting else 0
-            other = open_run(pick("Run", fitting, f"run_{side}", index=default))
-            cells = frame(other, "cells")
+            other = open_run(pick("Run", fitting, f"run_{side}", default=run.name if run.name in fitting else None))
+            steps = snapshots_of(other)
+            told_apart = frame(other, "specialization")
+            if steps:
+                late = steps[-1] if side == "right" else steps[len(steps) // 2]
+                step = pick("Training step", steps, f"step_{side}", default=late, words="{:,}".format)
+                cells = snapshot_cells(str(other.path), step)
+                told_apart = told_apart[told_apart["step"] == step]
+            else:
+                cells = frame(other, "cells")
             options = [c for c in CONDITIONS if c in set(cells["condition"])]
-            condition = pick("Router", options, f"router_{side}", format_func=CONDITIONS.get)
+            condition = pick("Router", options, f"router_{side}", words=CONDITIONS.__getitem__)
             mine = cells[cells["condition"] == condition]
-            labels = pick("By", list(dict.fromkeys(mine["labels"])), f"by_{side}", format_func=specialization.words)
+            labels = pick("By", list(dict.fromkeys(mine["labels"])), f"by_{side}", words=specialization.words)
             layers = [str(i) for i in sorted(mine["layer"].unique())]
-            default = min(1, len(layers) - 1) if side == "right" else 0
-            layer = pick("Layer", layers, f"layer_{side}", index=default)
-            drawn = specialization.heat_map(cells, int(layer), labels, condition, "base", dark=dark())
-            words = specialization.heat_map_caption(cells, int(layer), labels, condition, "base")
+            default = layers[min(1, len(layers) - 1) if side == "right" and not steps else 0]
+            layer = pick("Layer", layers, f"layer_{side}", default=default)
+            drawn = specialization.heat_map(cells, int(layer), labels, condition, against, dark=dark())
+            words = specialization.heat_map_caption(cells, int(layer), labels, condition, against)
             chart(drawn, key=f"map-{side}", caption=words)
-            told_apart = frame(other, "specialization").query("condition == @condition and labels == @labels")
+            told_apart = told_apart.query("condition == @condition and labels == @labels")
             row = told_apart[told_apart["layer"] == int(layer)].iloc[0]
             st.metric(
                 "I(expert; label)",

@@ -23,6 +23,8 @@ CONDITIONS = {
 }
 """Conditions as the page calls them."""
 Order = Literal["strongest", "first", "random"]
+NAME_Q = 0.01
+"""False discovery rate at which an expert is named."""
 SENTENCES = 20
 """Sentences shown for a cell."""
 
@@ -174,11 +176,39 @@ class Explorer:
 
 
 def sharpest(cells: DataFrame) -> dict[str, Any]:
-    """The cell to show first: of those beyond both nulls the largest share * ln lift, else the fullest."""
-    sure = cells[(cells["q"] <= MAX_Q) & (cells["lift"] > 1)]
-    if not len(sure):
-        return dict(cells.iloc[int(cells["n"].to_numpy().argmax())])
-    return dict(sure.iloc[int((sure["share"] * np.log(sure["lift"])).to_numpy().argmax())])
+    """The cell to show first: of those beyond both nulls the largest share * ln lift, else the fullest.
+
+    Cells that are sure enough to give their expert a name come before those that are only drawn in colour.
+    """
+    for rate in (NAME_Q, MAX_Q):
+        sure = cells[(cells["q"] <= rate) & (cells["lift"] > 1)]
+        if len(sure):
+            return dict(sure.iloc[int((sure["share"] * np.log(sure["lift"])).to_numpy().argmax())])
+    return dict(cells.iloc[int(cells["n"].to_numpy().argmax())])
+
+
+def cells_of_step(counts: DataFrame, step: int) -> DataFrame:
+    """The cells of one snapshot from its table `by_class` (condition, labels, layer, expert, label, n, step).
+
+    Columns as `cells` has them, with share, 95% Wilson interval, base (the label's share of all slots of the layer),
+    lift, and q: the false discovery rate of a two-sided binomial test of n among n_expert slots against base, over the
+    cells of a layer.  The type null is not drawn for snapshots: `null` and `null_high` are NaN.
+    """
+    from scipy.stats import binom
+
+    from probes.associations import false_discovery, wilson
+
+    at = ["condition", "labels", "layer"]
+    rows = counts[counts["step"] == step].reset_index(drop=True)
+    n, slots = rows["n"], rows.groupby([*at, "expert"])["n"].transform("sum")
+    base = rows.groupby([*at, "label"])["n"].transform("sum") / rows.groupby(at)["n"].transform("sum")
+    low, high = wilson(n.to_numpy(), slots.to_numpy())
+    p = np.minimum(2 * np.minimum(binom.cdf(n, slots, base), binom.sf(n - 1, slots, base)), 1.0)
+    share = n / slots.clip(1)
+    made = rows.assign(n_expert=slots, share=share, low=low, high=high, base=base, lift=share / base, p=p, q=np.nan)
+    for _, part in made.groupby(at):
+        made.loc[part.index, "q"] = false_discovery(part["p"].to_numpy())
+    return made.assign(null=np.nan, null_high=np.nan)
 
 
 def worth_of(run: Run) -> Run | None:

@@ -5,16 +5,17 @@ Everything that came from a file or from a person is shown as plain text: `plain
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 from pandas import DataFrame
 
 from app import export, jobs
-from app.figures.catalogue import Entry
+from app.address import pick
+from app.figures.catalogue import Entry, find
 from data.runs import Run, RunError, known_runs
 from data.tables import Tables
 
@@ -143,6 +144,47 @@ def downloads(entry: Entry, run: Run) -> None:
             mime="text/csv",
             key=f"csv-{entry.name}",
         )
+
+
+class Experiment(NamedTuple):
+    """One of the experiments that a page shows, whose runs hold other tables."""
+
+    words: str
+    """What the page calls it."""
+    needs: str
+    """The table by which its runs are known."""
+    figures: tuple[str, ...]
+    """Figures of the catalogue, in order."""
+    hint: str
+    """The command that makes a run."""
+
+
+def experiments(offered: Mapping[str, Experiment], names: Sequence[str]) -> None:
+    """Choose an experiment and one of its runs (the run in the address says which), then all its figures and tables.
+
+    `names` are the tables to show, of whichever experiment.
+    """
+    held = next((run.table_names() for run in runs() if run.name == st.query_params.get("run")), [])
+    of_run = next((name for name, one in offered.items() if one.needs in held), next(iter(offered)))
+    picked = pick(
+        "Experiment",
+        list(offered),
+        "experiment",
+        place=partial(st.segmented_control, required=True),
+        default=of_run,
+        words=lambda name: offered[name].words,
+    )
+
+    def body(run: Run) -> None:
+        for name in dict.fromkeys(name for one in offered.values() for name in one.figures):
+            if find(name).drawable(run.table_names()):
+                entry_panel(find(name), run)
+        st.subheader("Tables", anchor=False)
+        table_panel(run, names)
+
+    chosen = choose_run((offered[picked].needs,), hint=offered[picked].hint)
+    if chosen is not None:
+        live(chosen, body)
 
 
 def table_panel(run: Run, names: Sequence[str]) -> None:

@@ -6,14 +6,15 @@ Tables, as `probes.routing.measure` and `probes.sentence` make them:
     (a sentence)     place, token, word_class, layer, slot, expert, weight
 """
 
-from html import escape
+import re
+from html import escape, unescape
 
 import numpy as np
 import plotly.graph_objects as go
 from pandas import DataFrame
 
 from app.figures import theme
-from app.figures.specialization import AGAINST, MAX_Q, Against, words
+from app.figures.specialization import AGAINST, MAX_Q, Against, hover, words
 from app.figures.theme import Width
 
 _REACH = 3  # log2 of the largest lift told apart
@@ -41,6 +42,9 @@ def clickable(figure: go.Figure, *, dark: bool = False) -> go.Figure:
         showlegend=False,
         unselected=_UNSEEN,
     )
+    # points would push the ends of the axes out by half a cell
+    figure.update_xaxes(range=[-0.5, len(cells.x) - 0.5], autorange=False)
+    figure.update_yaxes(range=[len(cells.y) - 0.5, -0.5], autorange=False)
     figure.update_layout(clickmode="event+select")
     return figure
 
@@ -64,8 +68,8 @@ def mark(figure: go.Figure, x: object, y: object, *, dark: bool = False) -> go.F
 
 
 def _name(value: object) -> str:
-    """The name alone, where an axis says more: `11` of `11 (8.3%)`."""
-    return str(value).split(" (")[0]
+    """The name alone as the table has it, where an axis says more: `11` of `11 (8.3%)`."""
+    return re.sub(r"^(\d+) \(.*\)$", r"\1", unescape(str(value)))
 
 
 def over_depth(
@@ -88,12 +92,7 @@ def over_depth(
         ratio = np.log2((rows["share"] / rows[against]).to_numpy())
     grid, said = np.full((len(layers), len(experts)), np.nan), np.full((len(layers), len(experts)), "", dtype=object)
     grid[at] = np.where(rows["q"] <= MAX_Q, np.clip(ratio, -_REACH, _REACH), np.nan)
-    said[at] = [
-        f"layer {r['layer']}, expert {r['expert']}: {r['share']:.1%} of its tokens are {escape(str(label))} "
-        f"[{r['low']:.1%}, {r['high']:.1%}]<br>text {r['base']:.1%}; type null {r['null']:.1%}, up to "
-        f"{r['null_high']:.1%}; n = {r['n']:,}" + ("" if r["q"] <= MAX_Q else "<br>may be chance")
-        for r in rows.to_dict("records")
-    ]
+    said[at] = [hover(row) for row in rows.to_dict("records")]
     figure = go.Figure(
         go.Heatmap(
             z=grid,

@@ -7,8 +7,11 @@ Tables, as `probes.routing.measure` makes them:
     names            condition, layer, expert, name, evidence, share, base, null_high, n_expert, tokens, ..
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from html import escape
+from math import isnan
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -17,7 +20,7 @@ from pandas import DataFrame
 from app.figures import theme
 from app.figures.catalogue import of_table
 from app.figures.intervals import band, bars
-from app.figures.theme import Width
+from app.figures.theme import Width, words
 
 Against = Literal["base", "null"]
 AGAINST = {"base": "share in the text", "null": "share under the type null"}
@@ -142,24 +145,27 @@ def heat_map(
     null (`null`); cells that the tests do not tell from chance are grey.  Experts in the order of their strongest
     label, labels from the commonest."""
     rows = of_layer(cells, layer, labels, condition)
+    if rows[against].isna().all():
+        raise ValueError("the type null is not drawn for snapshots; choose the share in the text")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log2((rows["share"] / rows[against]).to_numpy())
     sure = rows["q"].to_numpy() <= MAX_Q
     grid = rows.assign(
         ratio=np.clip(np.where(sure, ratio, np.nan), -_REACH, _REACH),
         grey=np.where(sure, np.nan, 0.0),
-        said=[_said(row) for row in rows.itertuples()],
+        said=[hover(row) for row in rows.to_dict("records")],
     )
     load = rows.groupby("expert")["n"].sum() / rows["n"].sum()
-    columns = rows.groupby("label")["base"].first().sort_values(ascending=False).index.astype(str)
+    columns = rows.groupby("label")["base"].first().sort_values(ascending=False).index
     tables = {
         c: grid.pivot_table(index="expert", columns="label", values=c, aggfunc="first") for c in ("ratio", "grey")
     }
-    hover = grid.pivot_table(index="expert", columns="label", values="said", aggfunc="first").reindex(columns=columns)
-    shown = {c: t.reindex(index=hover.index, columns=columns) for c, t in tables.items()}
+    told = grid.pivot_table(index="expert", columns="label", values="said", aggfunc="first").reindex(columns=columns)
+    shown = {c: t.reindex(index=told.index, columns=columns) for c, t in tables.items()}
     order = _by_strongest(shown["ratio"])
-    figure, common = go.Figure(), {"x": columns, "y": [f"{e} ({load[e]:.1%})" for e in order]}
-    common |= {"customdata": hover.loc[order].to_numpy(), "hovertemplate": "%{customdata}<extra></extra>"}
+    figure = go.Figure()
+    common: dict[str, Any] = {"x": [escape(str(c)) for c in columns], "y": [f"{e} ({load[e]:.1%})" for e in order]}
+    common |= {"customdata": told.loc[order].to_numpy(), "hovertemplate": "%{customdata}<extra></extra>"}
     quiet = theme.translucent(theme.QUIET[dark], 0.35)
     figure.add_heatmap(
         z=shown["grey"].loc[order].to_numpy(), colorscale=[[0, quiet], [1, quiet]], showscale=False, **common
@@ -198,11 +204,11 @@ def heat_map_caption(
     rows = of_layer(cells, layer, labels, condition)
     sure = rows[(rows["q"] <= MAX_Q)]
     more = sure[sure["share"] > sure["base"]]
+    nulls = "exchanged labels and the type null" if rows["null"].notna().any() else "the text's share alone"
     said = (
         f"Experts of layer {int(rows['layer'].iloc[0])} by {words(labels)} ({theme.condition(condition).label}): share "
         f"of the expert's tokens over the {AGAINST[against]}. {len(sure)} of {int(rows['q'].notna().sum())} cells "
-        f"tested stand at a false discovery rate of {MAX_Q:.0%} against exchanged labels and the type null; others are "
-        "grey. "
+        f"tested stand at a false discovery rate of {MAX_Q:.0%} against {nulls}; others are grey. "
     )
     if len(more):
         best = next(more.assign(gap=more["share"] - more["base"]).nlargest(1, "gap").itertuples())
@@ -257,18 +263,25 @@ def names_caption(names: DataFrame, layer: int | None = None, condition: str = "
     )
 
 
-def words(labels: str) -> str:
-    """A way to label as it is written: `word_class` -> `word class`."""
-    return labels.replace("_", " ")
-
-
 def _said(row: object) -> str:
     get = partial(getattr, row)
+    null = "" if isnan(get("null")) else f"type null {get('null'):.1%}, up to {get('null_high'):.1%}; "
     return (
         f"{get('share'):.1%} of expert {get('expert')}'s tokens are {get('label')} [{get('low'):.1%}, "
-        f"{get('high'):.1%}]; text {get('base'):.1%}; type null {get('null'):.1%}, up to {get('null_high'):.1%}; "
-        f"n = {int(get('n')):,}"
+        f"{get('high'):.1%}]; text {get('base'):.1%}; {null}n = {int(get('n')):,}"
     )
+
+
+def hover(row: Mapping[Any, Any]) -> str:
+    """A cell in four lines, its label escaped."""
+    lines = [
+        f"expert {row['expert']} of layer {row['layer']}: {row['share']:.1%} {escape(str(row['label']))} "
+        f"[{row['low']:.1%}, {row['high']:.1%}]",
+        f"text {row['base']:.1%}"
+        + ("" if isnan(row["null"]) else f"; type null {row['null']:.1%}, up to {row['null_high']:.1%}"),
+        f"n = {int(row['n']):,} slots",
+    ]
+    return "<br>".join(lines if row["q"] <= MAX_Q else [*lines, "may be chance"])
 
 
 def _by_strongest(ratio: DataFrame) -> list[int]:

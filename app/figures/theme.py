@@ -95,6 +95,11 @@ def sample_size(table: DataFrame) -> str:
     return "; ".join(f"{n:,} tokens {condition(c).label}" for c, n in tokens.items())
 
 
+def words(name: str) -> str:
+    """The name of a measure or of a kind of label as it is written: `word_class` -> `word class`."""
+    return name.replace("_", " ")
+
+
 def translucent(colour: str, alpha: float) -> str:
     """`#rrggbb` as an rgba() of opacity `alpha`, for bands of uncertainty."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))

@@ -1,5 +1,6 @@
 """How far apart the directions of a dictionary are, what that guarantees, and what recovery does in fact."""
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -7,6 +8,7 @@ from pandas import DataFrame
 from pydantic import ValidationError
 
 from app import jobs
+from app.address import pick
 from app.coherence import CoherenceConfig
 from app.commands._run import sentence
 from app.figures import coherence as figures
@@ -139,7 +141,7 @@ def neighbours(rows: DataFrame, clusters: DataFrame) -> None:
 def body(run: Run) -> None:
     """All panels of one dictionary of the run."""
     names = list(dict.fromkeys(frame(run, "coherence")["dictionary"]))
-    name = st.selectbox("Dictionary", names, key="dictionary") if len(names) > 1 else names[0]
+    name = pick("Dictionary", names, "dictionary") if len(names) > 1 else names[0]
     st.markdown(f"### {plain(name)}")
 
     def rows(table: str) -> DataFrame:
@@ -180,8 +182,14 @@ def routers(run: Run) -> None:
 
 title("Coherence", "How far apart are the directions, what does that guarantee, and what is recovered in fact?")
 form()
-what = st.segmented_control("Show", ["Dictionaries", "Routers"], default="Dictionaries", label_visibility="collapsed")
-if what == "Routers":
+what = pick(
+    "Show",
+    ["dictionaries", "routers"],
+    "show",
+    place=partial(st.segmented_control, required=True, label_visibility="collapsed"),
+    words=str.capitalize,
+)
+if what == "routers":
     chosen = choose_run(("router_reading", "router_overlap"), hint="sparsescope coherence router FOLDER_OF_A_MOE")
     if chosen is not None:
         live(chosen, routers)

@@ -7,13 +7,14 @@ import streamlit as st
 from pandas import DataFrame
 
 from app import experts as reading
+from app.address import pick
 from app.expert_views import (
+    NULLS,
     chosen_condition,
     compare,
     depth,
     explorer,
     loads,
-    pick,
     search,
     small_table,
     told_by,
@@ -43,7 +44,6 @@ WORTH = {
     "fits": "How near a constant and an affine map come",
     "vectors": "What its mean output raises in the vocabulary",
 }
-NULLS = {"base": "share in the text", "null": "token identity"}
 ANY = "all"
 
 
@@ -78,19 +78,19 @@ def explore(run: Run) -> None:
     mine = cells[cells["condition"] == condition]
     kinds = list(dict.fromkeys(mine["labels"]))
     top = st.columns([2, 1, 3])
-    labels = pick("By", kinds, "by", place=top[0].selectbox, format_func=specialization.words)
+    labels = pick("By", kinds, "by", place=top[0].selectbox, words=specialization.words)
     against: specialization.Against = pick(  # type: ignore[assignment]
         "Lift over",
         list(NULLS),
         "null",
-        place=partial(top[2].segmented_control, default="base", required=True),
-        format_func=NULLS.get,
+        place=partial(top[2].segmented_control, required=True),
+        words=NULLS.__getitem__,
         help="The label's share in the text, or what exchanging the routing of token types of like frequency gives: "
         "the null that any router by token identity passes.",
     )
     layers = [str(i) for i in sorted(mine["layer"].unique())]
     tied = str(specialization.of_layer(cells, None, labels, condition)["layer"].iloc[0])
-    layer = pick("Layer", layers, "layer", place=top[1].selectbox, index=layers.index(tied))
+    layer = pick("Layer", layers, "layer", place=top[1].selectbox, default=tied)
     rows = mine[(mine["labels"] == labels) & (mine["layer"] == int(layer))]
     common = rows.groupby("label")["base"].first().sort_values(ascending=False).index.astype(str).tolist()
     experts = [str(e) for e in sorted(rows["expert"].unique())]
@@ -114,10 +114,15 @@ def explore(run: Run) -> None:
         figures.mark(figure, expert, layer, dark=dark())
         cell_map(figure, "map-over-depth", "expert", "layer", figure.layout.meta["alt"])
     left, right = st.columns(2)
-    first = experts.index(str(sharpest["expert"]))
-    expert = pick(f"Expert of layer {layer}", experts, "expert", place=left.selectbox, index=first)
-    first = common.index(str(sharpest["label"]))
-    label = pick("Label", common, "label", place=right.selectbox, index=first, help="Whose sentences are shown.")
+    expert = pick(f"Expert of layer {layer}", experts, "expert", place=left.selectbox, default=str(sharpest["expert"]))
+    label = pick(
+        "Label",
+        common,
+        "label",
+        place=right.selectbox,
+        default=str(sharpest["label"]),
+        help="Whose sentences are shown.",
+    )
     card(run, condition, int(layer), int(expert), rows)
     found_sentences(run, condition, Asked(int(layer), int(expert), labels, label))
 
@@ -131,8 +136,12 @@ def card(run: Run, condition: str, layer: int, expert: int, rows: DataFrame) -> 
         one = named[(named["condition"] == condition) & (named["layer"] == layer) & (named["expert"] == expert)]
         if len(one):
             row = one.iloc[0]
-            evidence = f": {plain(row['evidence'])}" if row["evidence"] else " (no label stands beyond both nulls)"
-            st.markdown(f"**{plain(row['name'])}**{evidence}")
+            if row["evidence"]:
+                st.markdown(f"**{plain(row['name'])}**: {plain(row['evidence'])}")
+            else:
+                st.markdown(
+                    f"**No name**: no label stands beyond both nulls at a false discovery rate of {reading.NAME_Q:.0%}."
+                )
             if row.get("tokens"):
                 st.markdown(f"Tokens that say most about it: {plain(row['tokens'])}")
     numbers(run, condition, layer, expert)
@@ -222,8 +231,15 @@ def found_sentences(run: Run, condition: str, asked: Asked) -> None:
         columns = st.columns([2, 2, 2, 1])
         domains = [ANY, *sorted(set(held.documents.get("domain", [])))]
         domain = pick("Domain", domains, "domain", place=columns[0].selectbox)
-        documents = [ANY, *(f"{i}: {name}" for i, name in enumerate(held.documents["document"].astype(str)))]
-        document = pick("Document", documents, "document", place=columns[1].selectbox)
+        named = [f"{i}: {name}" for i, name in enumerate(held.documents["document"].astype(str))]
+        numbers = [ANY, *map(str, range(len(named)))]
+        document = pick(
+            "Document",
+            numbers,
+            "document",
+            place=columns[1].selectbox,
+            words=lambda i: i if i == ANY else named[int(i)],
+        )
         token = columns[2].text_input("Token", key="token", bind="query-params", help="Only this token; case aside.")
         orders = ["strongest", "first", "random"]
         order = pick("Order", orders, "order", place=columns[3].selectbox)
@@ -233,7 +249,7 @@ def found_sentences(run: Run, condition: str, asked: Asked) -> None:
             asked.labels,
             asked.label,
             None if domain == ANY else domain,
-            None if document == ANY else int(document.split(":")[0]),
+            None if document == ANY else int(document),
             token or None,
             order,  # type: ignore[arg-type]
         )
@@ -254,7 +270,7 @@ VIEWS = {
     "depth": ("Through depth", depth, {"transitions", "paths"}),
     "load": ("Load", loads, {"routing", "load", "coactivation"}),
     "token": ("Search a token", search, {"cells"}),
-    "compare": ("Compare", compare, {"cells", "names", "specialization"}),
+    "compare": ("Compare", compare, {"cells", "specialization"}),
     "sentence": ("Try a sentence", try_sentence, {"load"}),
 }
 
@@ -274,8 +290,8 @@ def body(run: Run) -> None:
         "View",
         offered,
         "view",
-        place=partial(st.segmented_control, default=offered[0], required=True, label_visibility="collapsed"),
-        format_func=lambda name: VIEWS[name][0],
+        place=partial(st.segmented_control, required=True, label_visibility="collapsed"),
+        words=lambda name: VIEWS[name][0],
     )
     with told():
         VIEWS[view][1](run)

@@ -6,6 +6,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from app import jobs
+from app.address import pick
 from app.commands._run import duration, sentence
 from app.panels import EVERY, go_on, log_panel, plain, status, title
 from app.startable import PROBES, Probe
@@ -82,9 +83,7 @@ def probe_forms() -> None:
     """Choose a measurement of a language model and start it."""
     with st.container(border=True):
         st.markdown("**Measure a language model**")
-        name = st.selectbox(
-            "What", list(PROBES), key="probe", bind="query-params", format_func=lambda n: PROBES[n].title
-        )
+        name = pick("What", list(PROBES), "probe", words=lambda n: PROBES[n].title)
         probe_form(PROBES[name])
 
 

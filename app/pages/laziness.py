@@ -1,7 +1,10 @@
 """Kinds of neurons, what the specialised ones fire on, and what is lost when few are kept."""
 
+from functools import partial
+
 import streamlit as st
 
+from app.address import pick
 from app.figures import keeping as kept
 from app.figures import kinds as figures
 from app.figures import theme, thresholds
@@ -21,9 +24,7 @@ def kinds(run: Run) -> None:
         rows = frame(run, "kinds")
         st.subheader("By layer", anchor=False)
         names = theme.conditions(rows["condition"])
-        name = st.selectbox(
-            "Condition", names, key="condition", bind="query-params", format_func=lambda c: theme.condition(c).label
-        )
+        name = pick("Condition", names, "condition", words=lambda c: theme.condition(c).label)
         drawn = figures.by_layer(rows, condition=name, dark=dark())
         chart(drawn, key="kinds-by-layer", caption=figures.by_layer_caption(rows, condition=name))
         if name == "real":
@@ -39,9 +40,7 @@ def limits(run: Run) -> None:
     st.subheader("Thresholds", anchor=False)
     left, right = st.columns(2)
     held = [m for m in thresholds.MEASURES if m in set(rows["measure"])]
-    measure = left.selectbox(
-        "Measure", held, key="measure", bind="query-params", format_func=lambda m: m.replace("_", " ")
-    )
+    measure = pick("Measure", held, "measure", place=left.selectbox, words=theme.words)
     settings = sorted(rows.loc[rows["measure"] == measure, "setting"].unique())
     setting = right.selectbox("At", settings, index=min(2, len(settings) - 1), key=f"setting-{measure}")
     drawn = thresholds.by_layer(rows, measure, setting, dark=dark())
@@ -120,15 +119,12 @@ title(
     "Lazy neurons",
     "Which neurons are specialised, on what do they fire, and how few does the model need for a token?",
 )
-view = st.segmented_control(
+view = pick(
     "View",
     list(VIEWS),
-    default="kinds",
-    required=True,
-    key="view",
-    bind="query-params",
-    format_func=lambda name: VIEWS[name][0],
-    label_visibility="collapsed",
+    "view",
+    place=partial(st.segmented_control, required=True, label_visibility="collapsed"),
+    words=lambda name: VIEWS[name][0],
 )
 _, needs, draw, hint = VIEWS[view]
 chosen = choose_run(needs, hint=hint)

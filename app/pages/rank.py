@@ -1,7 +1,10 @@
 """Do the tokens of a text become one vector, and what prevents it?"""
 
+from functools import partial
+
 import streamlit as st
 
+from app.address import pick
 from app.figures import rank as figures
 from app.figures import theme
 from app.figures.catalogue import find
@@ -15,20 +18,13 @@ def by_layer(run: Run) -> None:
     """The measure over the layers, for every variant and condition."""
     rows = frame(run, "rank_residuals")
     left, right = st.columns([3, 2])
-    measure = left.selectbox(
-        "Measure",
-        [m for m in figures.MEASURES if m in set(rows["measure"])],
-        key="measure",
-        bind="query-params",
-        format_func=lambda name: name.replace("_", " "),
-    )
-    first = right.segmented_control(
+    held = [m for m in figures.MEASURES if m in set(rows["measure"])]
+    measure = pick("Measure", held, "measure", place=left.selectbox, words=theme.words)
+    first = pick(
         "First position",
         ["in", "out"],
-        default="in",
-        required=True,
-        key="first",
-        bind="query-params",
+        "first",
+        place=partial(right.segmented_control, required=True),
         help="The first position holds massive activations; without it the other tokens can be seen.",
     )
     end = figures.select(rows, measure, first=first)
@@ -59,13 +55,7 @@ def by_head(run: Run) -> None:
     rows = frame(run, "rank_patterns")
     st.subheader("Attention patterns, head by head", anchor=False)
     held = [m for m in figures.PATTERNS if m in set(rows["measure"])]
-    measure = st.selectbox(
-        "Of each pattern",
-        held,
-        key="pattern",
-        bind="query-params",
-        format_func=lambda name: name.replace("_", " "),
-    )
+    measure = pick("Of each pattern", held, "pattern", words=theme.words)
     chart(figures.heads(rows, measure, dark=dark()), key="heads", caption=figures.heads_caption(rows, measure))
     if measure == "effective_rank":
         downloads(find("rank-patterns"), run)

@@ -1,7 +1,10 @@
 """Which neurons fire and how the energy is spread, beside the controls."""
 
+from functools import partial
+
 import streamlit as st
 
+from app.address import pick
 from app.figures import neurons as spectra
 from app.figures import sparsity as figures
 from app.figures import theme
@@ -33,16 +36,12 @@ def by_layer(run: Run) -> None:
     rows = frame(run, "layers")
     left, right = st.columns([3, 2])
     names = figures.measures(rows)
-    measure = left.selectbox(
-        "Measure", names, key="measure", bind="query-params", format_func=lambda name: name.replace("_", " ")
-    )
-    sinks = right.segmented_control(
+    measure = pick("Measure", names, "measure", place=left.selectbox, words=theme.words)
+    sinks = pick(
         "Attention sinks and first positions",
         ["without", "with"],
-        default="without",
-        required=True,
-        key="sinks",
-        bind="query-params",
+        "sinks",
+        place=partial(right.segmented_control, required=True),
         help="A few tokens hold most of the energy of some layers; without them the others can be seen.",
     )
     numbers(run, measure, sinks)
@@ -57,7 +56,7 @@ def by_neuron(run: Run) -> None:
     """How often each neuron fires: all layers or one, and layer by layer."""
     rows = frame(run, "neurons")
     layers = ["all", *map(str, sorted(rows["layer"].unique()))]
-    layer = st.selectbox("Layer", layers, key="layer", bind="query-params")
+    layer = pick("Layer", layers, "layer")
     part = rows if layer == "all" else rows[rows["layer"] == int(layer)]
     left, right = st.columns(2, gap="large")
     with left:

@@ -8,6 +8,7 @@ import streamlit as st
 from pandas import DataFrame
 
 from app import toy_lab as lab
+from app.address import pick
 from app.commands._run import duration, sentence
 from app.figures import toys, toys_dynamics, toys_geometry, toys_phase, toys_polytopes
 from app.panels import chart, dark, plain, title
@@ -55,9 +56,7 @@ def model_settings() -> lab.OneModel:
     """Widgets of one model; ValueError for what makes no model."""
     default = lab.PRESETS["pentagon"].lab
     names = list(lab.PRESETS)
-    preset = st.selectbox(
-        "Preset", names, key="preset", on_change=use_preset, format_func=str.capitalize, bind="query-params"
-    )
+    preset = pick("Preset", names, "preset", words=str.capitalize, on_change=use_preset)
     st.caption(plain(lab.PRESETS[preset].words))
     a, b, c, d = st.columns(4)
     n = a.slider("Features, n", 1, 200, default.toy.n_features, key="n", bind="query-params")
@@ -77,13 +76,11 @@ def model_settings() -> lab.OneModel:
         bind="query-params",
     )
     a, b, c, d = st.columns(4)
-    together = a.selectbox(
-        "Features are", list(KINDS), key="together", format_func=KINDS.__getitem__, bind="query-params"
-    )
+    together = pick("Features are", list(KINDS), "together", place=a.selectbox, words=KINDS.__getitem__)
     group = b.number_input(
         "Group size", 2, 100, 2, key="group", disabled=together in ("independent", "one_active"), bind="query-params"
     )
-    kind = c.selectbox("Model", list(MODELS), key="kind", format_func=MODELS.__getitem__, bind="query-params")
+    kind = pick("Model", list(MODELS), "kind", place=c.selectbox, words=MODELS.__getitem__)
     absolute = d.toggle(
         "Compute |x|", key="absolute", help="Values in [−1, 1]; the output is compared with |x|.", bind="query-params"
     )
@@ -122,14 +119,12 @@ def staircase_settings() -> lab.Staircase:
 def phase_settings() -> lab.Diagram:
     """Widgets of the phase diagram."""
     default, a, b, c = lab.Diagram(), *st.columns(3)
-    n = a.segmented_control(
+    n = pick(
         "Model",
         [2, 3],
-        default=2,
-        required=True,
-        key="pn",
-        bind="query-params",
-        format_func=lambda k: f"{k} features in {k - 1} dimension{'s' if k > 2 else ''}",
+        "pn",
+        place=partial(a.segmented_control, required=True),
+        words=lambda k: f"{k} features in {k - 1} dimension{'s' if k > 2 else ''}",
     )
     side = b.slider("Cells a side", 4, 48, default.resolution, key="pr", bind="query-params")
     seeds = c.slider("Starts a cell", 1, 20, default.seeds, key="pk", bind="query-params")
@@ -280,14 +275,8 @@ def outcome(view: str, asked: lab.Experiment | None) -> None:
 
 
 title("Toy lab", "When does a model put more features into its space than it has dimensions, and in what shape?")
-view = st.segmented_control(
-    "Experiment",
-    list(VIEWS),
-    default="model",
-    required=True,
-    key="view",
-    bind="query-params",
-    format_func=VIEWS.__getitem__,
+view = pick(
+    "Experiment", list(VIEWS), "view", place=partial(st.segmented_control, required=True), words=VIEWS.__getitem__
 )
 asked: lab.Experiment | None = None
 try:

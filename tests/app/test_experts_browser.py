@@ -62,7 +62,7 @@ def test_tokens_with_markup_stay_text(page, port: int) -> None:  # noqa: F811
 
 
 def test_a_typed_sentence_is_routed_and_edited(page, port: int) -> None:  # noqa: F811
-    page.goto(url(port, "experts", run="routed", view="Try a sentence"))
+    page.goto(url(port, "experts", run="routed", view="sentence"))
     field = page.get_by_label("Sentence", exact=True)
     field.fill("She counted the lamps.")
     field.press("Control+Enter")

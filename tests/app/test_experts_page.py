@@ -29,14 +29,14 @@ def measured(made: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return made
 
 
-VIEWS = ("Explore", "Specialization", "Through depth", "Load", "Search a token", "Compare", "Try a sentence")
+VIEWS = ("explore", "specialization", "depth", "load", "token", "compare", "sentence")
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_opens(measured: Run, view: str) -> None:
     test = show("experts", view=view)
     assert not test.exception and not test.error
-    assert test.segmented_control(key="view").value is not None
+    assert test.segmented_control(key="view").value == view
 
 
 def test_explore_states_numbers_with_interval_null_and_size(measured: Run) -> None:
@@ -51,7 +51,7 @@ def test_explore_states_numbers_with_interval_null_and_size(measured: Run) -> No
 
 
 def test_a_link_to_a_cell_and_its_filters(measured: Run) -> None:
-    asked = {"layer": "1", "expert": "3", "label": "PUNCT", "by": "word class", "router": "token hash", "domain": "odd"}
+    asked = {"layer": "1", "expert": "3", "label": "PUNCT", "by": "word_class", "router": "hash", "domain": "odd"}
     test = show("experts", **asked)
     assert not test.exception and not test.error
     assert "Sentences: PUNCT at expert 3 of layer 1" in words(test)
@@ -62,24 +62,22 @@ def test_a_link_to_a_cell_and_its_filters(measured: Run) -> None:
 
 
 def test_search_finds_a_token_in_every_layer(measured: Run) -> None:
-    text = words(show("experts", view="Search a token", token=".")).replace("\\", "")
+    text = words(show("experts", view="token", token=".")).replace("\\", "")
     assert "Layer 0: expert" in text and "Layer 1: expert" in text
     assert "is no token of this text" not in text
-    assert "no token of this text" in " ".join(
-        str(i.value) for i in show("experts", view="Search a token", token="qq").info
-    )
+    assert "no token of this text" in " ".join(str(i.value) for i in show("experts", view="token", token="qq").info)
 
 
 def test_a_sentence_is_routed_and_its_edit_compared(measured: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.wordclass.default_tagger", Classes)
     typed = "She counted the lamps."
-    test = show("experts", view="Try a sentence", sentence=typed, edited="She counted the seven lamps.")
+    test = show("experts", view="sentence", sentence=typed, edited="She counted the seven lamps.")
     assert not test.exception and not test.error
     text = words(test).replace("\\", "")
     assert (
         "As typed" in text and "As edited" in text and "of the experts of the tokens that stayed are the same" in text
     )
-    nothing = show("experts", view="Try a sentence", sentence="   ")
+    nothing = show("experts", view="sentence", sentence="   ")
     assert not nothing.exception and not nothing.error
 
 
@@ -189,3 +187,47 @@ def test_changes_of_an_edit_are_matched_by_token() -> None:
     assert moved["was"].tolist() == [0, -1, 1, 2]
     assert moved["kept"].tolist()[0] == 1 and np.isnan(moved["kept"].iloc[1]) and moved["kept"].iloc[3] == 0
     assert moved.iloc[3][["gained", "lost"]].tolist() == ["4", "3"]
+
+
+def test_cells_of_a_snapshot_are_lifts_with_the_binomial_test_and_its_false_discovery_rate() -> None:
+    from scipy.stats import binomtest, false_discovery_control
+
+    counts = {("PUNCT", 0): 60, ("PUNCT", 1): 5, ("NOUN", 0): 40, ("NOUN", 1): 95}
+    rows = [
+        ("real", "word_class", 0, e, label, n if step else 50, step)
+        for (label, e), n in counts.items()
+        for step in (0, 7)
+    ]
+    table = pd.DataFrame(rows, columns=["condition", "labels", "layer", "expert", "label", "n", "step"])
+    found = reading.cells_of_step(table, 7).set_index(["label", "expert"])
+    p = [binomtest(n, 100, base).pvalue for n, base in ((60, 0.325), (5, 0.325), (40, 0.675), (95, 0.675))]
+    np.testing.assert_allclose(found.loc[("PUNCT", 0), "lift"], 0.6 / 0.325)
+    np.testing.assert_allclose(found["q"].sort_values(), np.sort(false_discovery_control(p)), rtol=0.5)
+    assert (found["q"] < 1e-6).all() and (found["low"] < found["share"]).all()
+    even = reading.cells_of_step(table, 0)
+    assert (even["lift"] == 1).all() and (even["q"] > 0.05).all()
+    drawn = specialization.heat_map(found.reset_index(), 0, against="base")
+    assert "against the text's share alone" in drawn.layout.meta["alt"]
+    with pytest.raises(ValueError, match="not drawn for snapshots"):
+        specialization.heat_map(found.reset_index(), 0, against="null")
+
+
+def test_the_cell_shown_first_is_sure_enough_for_a_name() -> None:
+    from probes.expert_names import MAX_Q
+
+    rows = [(0, "PUNCT", 0.8, 10.0, 0.04), (1, "NOUN", 0.6, 2.0, 0.001), (2, "VERB", 0.9, 0.5, 0.0)]
+    cells = pd.DataFrame(rows, columns=["expert", "label", "share", "lift", "q"]).assign(n=1)
+    assert reading.NAME_Q == MAX_Q and reading.sharpest(cells)["expert"] == 1
+    assert reading.sharpest(cells[cells["expert"] != 1])["expert"] == 0
+
+
+def test_hover_words_are_lines_and_their_label_is_escaped(made: Run) -> None:
+    cells = made.table("cells").query("labels == 'word_class'").replace({"label": {"NOUN": NASTY}})
+    for figure in (specialization.heat_map(cells, 0), figures.over_depth(cells, NASTY)):
+        said = [line for line in np.ravel(figure.data[-1].customdata) if isinstance(line, str)]
+        assert any("&lt;script&gt;" in line for line in said) and not any("<script" in line for line in said)
+        assert (
+            max(len(part) for line in said for part in line.split("<br>")) < 90
+            and min(line.count("<br>") for line in said) >= 2
+        )
+    assert not any("<script" in str(x) for x in specialization.heat_map(cells, 0).data[-1].x)

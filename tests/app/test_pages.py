@@ -69,7 +69,7 @@ def test_a_link_opens_what_it_names(run: Run) -> None:
     later = create("later", {"model": "x"}, kind="probe.sparsity", root_folder=run.path.parent)
     later.save_tables(run.tables())
     assert show("sparsity").selectbox(key="run").value == "later"
-    linked = show("sparsity", run="first", measure="energy top1", sinks="with", layer="2")
+    linked = show("sparsity", run="first", measure="energy_top1", sinks="with", layer="2")
     assert linked.selectbox(key="run").value == "first"
     assert linked.selectbox(key="measure").value == "energy_top1"
     assert linked.selectbox(key="layer").value == "2"

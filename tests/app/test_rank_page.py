@@ -67,7 +67,7 @@ def test_choosing_changes_what_is_shown_and_a_link_opens_it(measured: Run) -> No
     test = show("rank")
     test.selectbox(key="measure").set_value("stable_rank").run()
     assert {m.value for m in test.metric} == {"2"} and not test.exception
-    linked = show("rank", measure="mean cosine", first="out")
+    linked = show("rank", measure="mean_cosine", first="out")
     assert linked.selectbox(key="measure").value == "mean_cosine"
     assert "first position left out" in words(linked).replace("\\", "")
     test.selectbox(key="pattern").set_value("first_key").run()

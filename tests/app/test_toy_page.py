@@ -56,7 +56,7 @@ def test_one_model_is_trained_named_and_shown() -> None:
 
 def test_settings_come_from_the_address() -> None:
     test = show(
-        n="7", m="4", p="0.5", importance="0.9", together="exactly one active", steps="200", seeds="1", kind="linear"
+        n="7", m="4", p="0.5", importance="0.9", together="one_active", steps="200", seeds="1", kind="linear"
     )
     finish(test, "model")
     asked = test.session_state["work-model"][0]
@@ -96,13 +96,13 @@ def test_a_changed_setting_is_told_apart_from_what_was_measured() -> None:
 
 
 def test_the_staircase_and_its_tables() -> None:
-    test = finish(show(view="Sweep over sparsity", sn="12", sm="3", sd="3", ss="500", sk="1"), "staircase")
+    test = finish(show(view="staircase", sn="12", sm="3", sd="3", ss="500", sk="1"), "staircase")
     assert not test.exception and not test.error
     assert len(test.session_state["work-staircase"][1].result["toy_room"]) == 3
 
 
 def test_the_phase_diagram_and_its_agreement() -> None:
-    test = finish(show(view="Phase diagram", pr="8"), "phase")
+    test = finish(show(view="phase", pr="8"), "phase")
     assert not test.exception and not test.error
     metrics = {m.label: m.value for m in test.metric}
     assert metrics["Off the boundary"] == "100.0%"
@@ -115,7 +115,7 @@ def test_the_phase_diagram_and_its_agreement() -> None:
         ({"p": "often"}, "'often' is not a number"),
         ({"p": "1.5"}, "give a number from 0 to 1"),
         ({"p": "0.1, 0.2"}, "2 values for 5 features"),
-        ({"together": "correlated groups", "n": "5"}, "do not divide 5"),
+        ({"together": "correlated", "n": "5"}, "do not divide 5"),
         ({"importance": "-1"}, "give a ratio above 0"),
     ],
 )
