@@ -54,7 +54,7 @@ class SeriesRun(Config):
     """Trainings of each, from the model's seed on; each has its own weights, batches and held-out documents."""
     n_tokens: PositiveInt = 10_000
     """Held-out tokens on which the routing of each trained model is measured."""
-    expert_tokens: PositiveInt = 40_000
+    expert_tokens: PositiveInt = 20_000
     """Held-out tokens on which its experts are fitted (half) and scored (half)."""
 
 

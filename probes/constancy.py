@@ -46,7 +46,7 @@ COST_TOKENS = 5_000
 def measure(
     model: LanguageModel,
     corpus: Corpus,
-    n_tokens: int = 40_000,
+    n_tokens: int = 20_000,
     *,
     config: StreamConfig | None = None,
     progress: Progress = silent,
