@@ -18,6 +18,8 @@ class RoutingConfig(Config):
 
     model: str = MODEL
     """Name, folder or hub name of the language model."""
+    secret_experts: str | None = None
+    """Run of `probe.secret` whose students become the experts of a dense model."""
     corpus: str = "sotu-modern"
     """Name or path of the text."""
     n_tokens: PositiveInt = 100_000
@@ -74,7 +76,13 @@ def measure(config: RoutingConfig, run: Run, progress: Progress, role: str = "mo
 
     labels = own_labels(config)  # a wrong label file is told before a model is opened
     corpus = open_corpus(config.corpus)
-    model = open_model(config.model, dtype=number_type(config.dtype), device_map=config.device_map, progress=progress)
+    model = open_model(
+        config.model,
+        dtype=number_type(config.dtype),
+        device_map=config.device_map,
+        secret_experts=config.secret_experts,
+        progress=progress,
+    )
     remember_inputs(
         run,
         [(role, model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],

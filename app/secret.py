@@ -1,6 +1,5 @@
 """Secret mixtures of experts of a language model as one piece of work that fills a run folder."""
 
-import shutil
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -37,10 +36,18 @@ class SecretRun(Config):
     """Rank of each expert; what n_active leaves over is shared."""
     k: PositiveInt = 1
     """Experts mixed for a token in the closed form."""
+    more_experts: tuple[PositiveInt, ...] = ()
+    """Other numbers of experts that the closed form is fitted with, for a curve."""
+    more_active: tuple[PositiveInt, ...] = ()
+    """Other numbers of active neurons, of the closed form and of the dense student."""
+    more_k: tuple[PositiveInt, ...] = ()
+    """Other numbers of experts mixed for a token."""
     n_tokens: PositiveInt = 50_000
     """Tokens read; a fifth of the documents is held out."""
     steps: PositiveInt = 1_500
     """Adam steps of the trained students."""
+    batch: PositiveInt = 512
+    """Tokens a step."""
     losses: bool = True
     """Put the closed form's students back into the model and measure its loss."""
     loss_tokens: PositiveInt = 5_000
@@ -75,6 +82,7 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
     from probes.secret.export import keep
     from probes.secret.fitting import Fit
     from probes.secret.losses import measure_losses
+    from probes.secret.ratios import curves
     from probes.stream import StreamConfig
 
     model = open_model(asked.model, dtype=number_type(asked.dtype))
@@ -86,28 +94,60 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
     layers = asked.layers or (model.n_layers // 2,)
     read = StreamConfig(n_tokens=asked.n_tokens, seed=asked.seed)
     inputs = secret.capture(model, corpus, layers, read, name="inputs", root=run.path, progress=_part(progress, 0, 8))
-    settings = {name: getattr(asked, name) for name in ("n_experts", "n_active", "rank", "k", "steps")}
-    students = secret.grid(layers, methods=asked.methods, conditions=asked.conditions, seeds=asked.seeds, **settings)
+    students = [
+        one
+        for methods, seeds, settings in points(asked)
+        for one in secret.grid(layers, methods=methods, conditions=asked.conditions, seeds=seeds, **settings)
+    ]
     kept: dict[int, Fit] = {}
+
+    def main(config: secret.SecretConfig) -> bool:
+        here = (config.n_experts, config.n_active, config.k, config.seed)
+        own = here == (asked.n_experts, asked.n_active, asked.k, asked.seeds[0])
+        return own and config.method == CLOSED and config.condition == "real"
 
     def seen(found: Fit) -> None:
         config = found.config
-        if config.method == CLOSED and config.condition == "real" and config.seed == asked.seeds[0]:
+        if main(config):
             keep(run, [found])
             kept[config.layer] = found
 
-    secret.compare(model, students=students, inputs=inputs, run=run, seen=seen, progress=_part(progress, 8, 14))
+    told = _part(progress, 8, 14)
+    found = secret.compare(model, students=students, inputs=inputs, run=run, seen=seen, progress=told)
+    if len(along := curves(found.secret)):
+        run.save_table("secret_curves", along)
     if asked.losses and CLOSED in asked.methods:
         for config in students:  # a comparison taken up again has not shown those it had fitted
-            if config.layer not in kept and config.method == CLOSED and config.condition == "real":
+            if config.layer not in kept and main(config):
                 seen(secret.fit(model, inputs=inputs, **config.model_dump()))
         told = _part(progress, 14, 18)
         frame = measure_losses(model, corpus, kept.values(), read=read, n_tokens=asked.loss_tokens, progress=told)
         run.save_table("secret_losses", frame)
     if asked.embedding:
         _embedding(model, inputs, layers, run, _part(progress, 18, 20))
-    shutil.rmtree(run.path / "inputs")
+    inputs.delete()
     progress(20, 20, "done")
+
+
+def points(asked: SecretRun) -> list[tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]]:
+    """(methods, seeds, settings) of all students: the point asked for with every method and seed, then the curves.
+
+    A curve is the closed form with one setting changed, at the first seed; the dense student only knows n_active.
+    """
+    names = ("n_experts", "n_active", "rank", "k", "steps", "batch")
+    own = {name: getattr(asked, name) for name in names}
+    found = [(asked.methods, asked.seeds, own)]
+    mixtures = tuple(m for m in asked.methods if m == CLOSED)
+    both = tuple(m for m in asked.methods if m in (CLOSED, "dense"))
+    for name, values, methods in (
+        ("n_experts", asked.more_experts, mixtures),
+        ("n_active", asked.more_active, both),
+        ("k", asked.more_k, mixtures),
+    ):
+        for value in sorted(set(values) - {own[name]}):
+            # along a curve the rank follows from n_active and k
+            found.append((methods, asked.seeds[:1], own | {"rank": None, name: value}))
+    return found
 
 
 def _embedding(model: Any, inputs: Run, layers: tuple[int, ...], run: Run, progress: Progress) -> None:

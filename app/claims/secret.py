@@ -13,10 +13,9 @@ def _student(frame: DataFrame) -> DataFrame:
     for method in (STUDENT, "paper"):
         if (frame["method"] == method).any():
             held = frame[frame["method"] == method]
-            # where several sizes were fitted, the first that was asked for
-            return held[
-                (held["n_experts"] == held["n_experts"].iloc[0]) & (held["n_active"] == held["n_active"].iloc[0])
-            ]
+            for size in ("n_experts", "n_active", "k"):  # where several were fitted, the first that was asked for
+                held = held[held[size] == held[size].iloc[0]] if size in held else held
+            return held
     raise Lacking("no mixture (closed_form or paper) was fitted beside the dense student")
 
 
@@ -68,6 +67,24 @@ def not_gaussian(tables: Frames) -> Finding:
     )
 
 
+def with_router(tables: Frames) -> Finding:
+    """The mixture with its router counted, beside the smallest dense block of no fewer active parameters."""
+    held = _student(tables["secret_counted"])
+    real = rows(held, "real activations", condition="real")
+    other = rows(held, "a control condition (Gaussian inputs)", condition="gaussian")
+    wins = (real["verdict"] == "wins").groupby(real["layer"]).all()
+    never = (real["verdict"] == "loses").all()
+    return Finding(
+        verdict(holds=bool(wins.all()), partly=not never),
+        f"FVU of a dense block of {int(real['n_active_dense'].iloc[0])} neurons / mixture with its router, "
+        f"{_told(_layers(real))} (95% over documents); {int(real['active_dense'].iloc[0]):,} and "
+        f"{int(real['active_with_router'].iloc[0]):,} active parameters, {int(real['stored'].max()):,} stored",
+        f"Gaussian inputs of the same mean and covariance, {_told(_layers(other))}",
+        f"{int(real['n_tokens'].max()):,} held-out tokens of {int(real['n_documents'].max())} documents, "
+        f"{real['seed'].nunique()} seed(s)",
+    )
+
+
 def embedding(tables: Frames) -> Finding:
     """What a table of constants, one a cell of the inputs, leaves unexplained as cells become more."""
     held = rows(tables["secret_cells"], "tables of constants", what="constants")
@@ -112,6 +129,19 @@ CLAIMS = (
         PROBE,
         ("secret_gaps", "secret_ratios"),
         not_gaussian,
+        "secret-ratios",
+        "secret",
+        ("boixadsera2025secret",),
+    ),
+    Claim(
+        "secret-mixtures-pay-for-their-router",
+        "A secret mixture is better than a dense block that costs as much as its experts and router together.",
+        "Boix-Adsera 2025 gives the router's cost; the comparison is made here",
+        "FVU(dense) / FVU(mixture), the smallest dense block of no fewer active parameters than the mixture with its "
+        "router: holds: above 1 in every layer, whole interval; partly: not below 1 in every layer",
+        f"{PROBE} --more-active 96",
+        ("secret_counted",),
+        with_router,
         "secret-ratios",
         "secret",
         ("boixadsera2025secret",),

@@ -10,6 +10,9 @@ from app.commands._run import guard, progress
 @guard
 def experts(
     model: Annotated[str, typer.Option(help="A name, a folder or a hub name; see `sparsescope models`.")] = "tinymoe",
+    secret_experts: Annotated[
+        str | None, typer.Option(help="A run of `probe secret`: its students are the experts of the dense model.")
+    ] = None,
     text: Annotated[
         str, typer.Option("--text", "--corpus", help="A name or a path; see `sparsescope corpora`.")
     ] = "sotu-modern",
@@ -57,7 +60,13 @@ def experts(
     from data.config import digest
     from data.runs import create
 
-    asked: dict[str, object] = {"model": model, "corpus": text, "n_tokens": tokens, "control_tokens": control_tokens}
+    asked: dict[str, object] = {
+        "model": model,
+        "corpus": text,
+        "secret_experts": secret_experts,
+        "n_tokens": tokens,
+        "control_tokens": control_tokens,
+    }
     asked |= {"word_classes": word_classes, "labels_csv": labels_csv, "labels_column": labels_column}
     asked |= {"labels_regex": labels_regex, "metadata": tuple(metadata or ()), "permutations": permutations}
     asked |= {"dtype": dtype, "device_map": device_map, "seed": seed}

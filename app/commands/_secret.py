@@ -14,7 +14,9 @@ def secret(
     layer: Annotated[list[int] | None, typer.Option(help="Layer; repeat for several. Default: the middle one.")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="dense, closed_form, paper, linear, constants, oracle, static, oracle_clusters, ..."),
+        typer.Option(
+            help="dense, closed_form, refined, paper, linear, constants, oracle, static, oracle_clusters, ..."
+        ),
     ] = None,
     condition: Annotated[
         list[str] | None, typer.Option(help="real, gaussian, shuffled, shuffled_axes, random_teacher, ...")
@@ -23,8 +25,16 @@ def secret(
     n_active: Annotated[int, typer.Option(help="Neurons active for a token, in every student.")] = 64,
     rank: Annotated[int | None, typer.Option(help="Rank of an expert; the rest of n_active is shared.")] = None,
     k: Annotated[int, typer.Option(help="Experts mixed for a token.")] = 1,
+    more_experts: Annotated[
+        list[int] | None, typer.Option(help="Another number of experts, for a curve; may be repeated.")
+    ] = None,
+    more_active: Annotated[
+        list[int] | None, typer.Option(help="Another number of active neurons; may be repeated.")
+    ] = None,
+    more_k: Annotated[list[int] | None, typer.Option(help="Another number of experts mixed; may be repeated.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 50_000,
     steps: Annotated[int, typer.Option(help="Adam steps of the trained students.")] = 1_500,
+    batch: Annotated[int, typer.Option(help="Tokens a step.")] = 512,
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
     losses: Annotated[bool, typer.Option(help="Put the students back into the model and measure its loss.")] = True,
     embedding: Annotated[bool, typer.Option(help="Measure tables by token and cell constants as well.")] = False,
@@ -40,6 +50,9 @@ def secret(
     was not fitted on. What counts is the ratio dense / mixture on real activations beside the same on Gaussian ones of
     equal mean and covariance: a mixture that wins on both wins for another reason. Active parameters are not stored
     ones: a mixture of 64 experts stores more than the block it imitates.
+
+    With the router counted, the mixture is set against the smallest dense block that costs no less (`--more-active 96`
+    fits one for 64 experts): it wins, loses, or the interval holds both.
 
     The students are kept in the run: `open_model("smollm2-135m", secret_experts=RUN)` is then a mixture of experts.
 
@@ -58,7 +71,9 @@ def secret(
         "n_active": n_active,
     }
     asked |= {"rank": rank, "k": k, "n_tokens": tokens, "steps": steps, "seeds": tuple(range(seeds)), "dtype": dtype}
-    asked |= {"losses": losses, "embedding": embedding, "seed": seed}
+    asked |= {"losses": losses, "embedding": embedding, "seed": seed, "batch": batch}
+    asked |= {"more_experts": tuple(more_experts or ()), "more_active": tuple(more_active or ())}
+    asked |= {"more_k": tuple(more_k or ())}
     chosen = {"methods": method, "conditions": condition}
     config = SecretRun.model_validate(asked | {key: value for key, value in chosen.items() if value})
     run = create(name or f"secret-{config.digest()}", config, kind=KIND, seed=seed)
@@ -70,6 +85,19 @@ def secret(
     if "secret_ratios" in run.table_names():
         shown = ["layer", "condition", "method", "ratio", "low", "high", "fvu", "fvu_dense", "stored"]
         echo_columns(shown, run.table("secret_ratios")[shown].round(3).to_numpy().tolist())
+    if "secret_counted" in run.table_names():
+        shown = [
+            "layer",
+            "condition",
+            "method",
+            "active_with_router",
+            "active_dense",
+            "ratio",
+            "low",
+            "high",
+            "verdict",
+        ]
+        echo_columns(shown, run.table("secret_counted")[shown].round(3).to_numpy().tolist())
     if export is not None:
         from probes import open_model
         from probes.secret.export import export as write

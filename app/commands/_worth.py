@@ -10,6 +10,9 @@ from app.commands._run import guard, progress
 @guard
 def worth(
     model: Annotated[str, typer.Option(help="A name, a folder or a hub name; see `sparsescope models`.")] = "tinymoe",
+    secret_experts: Annotated[
+        str | None, typer.Option(help="A run of `probe secret`: its students are the experts of the dense model.")
+    ] = None,
     text: Annotated[
         str, typer.Option("--text", "--corpus", help="A name or a path; see `sparsescope corpora`.")
     ] = "sotu-modern",
@@ -46,7 +49,14 @@ def worth(
     from data.config import digest
     from data.runs import create
 
-    asked: dict[str, object] = {"model": model, "corpus": text, "n_tokens": tokens, "curves": curves, "dtype": dtype}
+    asked: dict[str, object] = {
+        "model": model,
+        "corpus": text,
+        "secret_experts": secret_experts,
+        "n_tokens": tokens,
+        "curves": curves,
+        "dtype": dtype,
+    }
     asked |= {"fit_tokens": fit_tokens}
     asked |= {"word_classes": word_classes, "device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"seed": seed, "layers": tuple(layer) if layer else None}

@@ -16,7 +16,8 @@ from app.figures.catalogue import of_table
 from app.figures.theme import Width
 
 LABELS = {
-    "dense": "dense neurons", "closed_form": "mixture, closed form", "paper": "mixture, trained",
+    "dense": "dense neurons", "closed_form": "mixture, closed form", "refined": "mixture, refined",
+    "paper": "mixture, trained",
     "linear": "linear map",
     "constants": "table of cells", "oracle": "own neurons, oracle", "static": "own neurons, fixed",
     "oracle_clusters": "own clusters, oracle", "learned_clusters": "own clusters, router",
@@ -29,9 +30,18 @@ _FILLED = {"real": "", "gaussian": "-open"}
 _NEEDED = ("layer", "condition", "method", "seed", "n_active", "fvu", "low", "high", "stored", "n_tokens")
 
 
+def main_point(table: DataFrame) -> DataFrame:
+    """The rows of the numbers of experts, active neurons and k that were asked for first; all, where one was."""
+    asked = "_asked" if "n_experts_asked" in table else ""  # a dense student has no experts, whatever was asked
+    for column in (f"n_experts{asked}", "n_active", f"k{asked}"):
+        table = table[table[column] == table[column].iloc[0]] if column in table else table
+    return table
+
+
 def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
     """FVU of every student by layer; filled marks are real activations, open ones their Gaussian."""
     theme.need(_NEEDED, secret, "secret")
+    secret = main_point(secret)
     figure = go.Figure()
     for number, (method, part) in enumerate(secret.groupby("method", sort=False)):
         look = theme.look(number, dark=dark)
@@ -54,6 +64,7 @@ def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") ->
 def levels_caption(secret: DataFrame) -> str:
     """FVU of each student under each condition, mean over layers and seeds, with stored parameters."""
     theme.need(_NEEDED, secret, "secret")
+    secret = main_point(secret)
     parts = []
     for (method, condition), rows in secret.groupby(["method", "condition"], sort=False):
         name = f"{LABELS.get(str(method), method)} ({CONDITIONS.get(str(condition), condition)})"
@@ -70,6 +81,7 @@ def levels_caption(secret: DataFrame) -> str:
 def ratios(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
     """FVU of the dense student over that of each other one, by layer and condition."""
     theme.need(("layer", "condition", "method", "ratio", "low", "high", "fvu", "fvu_dense"), table, "secret_ratios")
+    table = main_point(table)
     figure = go.Figure()
     for number, ((method, condition), rows) in enumerate(table.groupby(["method", "condition"], sort=False)):
         look = theme.look(number, dark=dark)
@@ -91,7 +103,7 @@ def ratios(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
 
 def ratios_caption(table: DataFrame) -> str:
     """Mean ratio of each student under each condition, with the levels it is made of."""
-    parts = []
+    table, parts = main_point(table), []
     for (method, condition), rows in table.groupby(["method", "condition"], sort=False):
         name = f"{LABELS.get(str(method), method)} ({CONDITIONS.get(str(condition), condition)})"
         level = f"{rows['fvu_dense'].mean():.3f} / {rows['fvu'].mean():.3f}"
@@ -179,8 +191,17 @@ def _one(values: "Series[int]") -> str:
 
 
 FIGURES = (
-    of_table("secret", name="secret-fvu", title="What students miss", draw=levels, caption=levels_caption),
-    of_table("secret_ratios", name="secret-ratios", title="Dense over mixture", draw=ratios, caption=ratios_caption),
+    of_table(
+        "secret", name="secret-fvu", title="What students miss", draw=levels, caption=levels_caption, plotted=main_point
+    ),
+    of_table(
+        "secret_ratios",
+        name="secret-ratios",
+        title="Dense over mixture",
+        draw=ratios,
+        caption=ratios_caption,
+        plotted=main_point,
+    ),
     of_table("secret_losses", name="secret-losses", title="Back in the model", draw=losses, caption=losses_caption),
     of_table("secret_cells", name="secret-cells", title="Tables of cells", draw=cells, caption=cells_caption),
 )

@@ -5,6 +5,7 @@ All are of sums over the same held-out documents, so intervals resample document
 
 from typing import Any
 
+import pandas as pd
 from pandas import DataFrame
 
 from probes.secret.score import Missed, gap, ratio
@@ -98,3 +99,22 @@ def gaps(table: DataFrame, held: Held) -> DataFrame:
                 "condition": condition, "gap": value, "low": low, "high": high, "n_seeds": len(both), "n_documents": n,
             })  # fmt: skip
     return DataFrame(rows)
+
+
+def curves(secret: DataFrame) -> DataFrame:
+    """Rows of `secret` along one setting, the others as in the first student fitted: axis, value, and its columns.
+
+    Axes are `n_experts`, `n_active` and `k`, each only where it took several values; of the seeds only the first.  The
+    dense student is on the axis of n_active alone: it has no experts.
+    """
+    columns = {"n_experts": "n_experts_asked", "n_active": "n_active", "k": "k_asked"}
+    first = secret.iloc[0]
+    held = secret[(secret["seed"] == first["seed"]) & secret["method"].isin([PLAIN, "closed_form"])]
+    found: list[DataFrame] = []
+    for axis, column in columns.items():
+        others = [name for name in columns.values() if name != column]
+        along = held[(held[others] == first[others]).all(axis=1)]
+        along = along if axis == "n_active" else along[along["method"] != PLAIN]
+        if along[column].nunique() > 1:
+            found.append(along.assign(axis=axis, value=along[column]))
+    return pd.concat(found, ignore_index=True) if found else DataFrame()

@@ -252,6 +252,22 @@ def students(real: float, gaussian: float) -> Tables:
     }
 
 
+def counted(first: float, second: float) -> Tables:
+    """Ratios with the router counted in two layers; Gaussian inputs at 1."""
+    names = "layer condition method n_experts n_active k seed ratio low high fvu fvu_dense verdict"
+    made = [
+        (layer, condition, "closed_form", 64, 64, 1, 0, r, r - 0.02, r + 0.02, 0.4, 0.4 * r,
+         "wins" if r > 1.02 else "loses" if r < 0.98 else "undecided")
+        for condition, ratios in (("real", (first, second)), ("gaussian", (1.0, 1.0)))
+        for layer, r in zip((3, 15), ratios, strict=True)
+    ]  # fmt: skip
+    frame = DataFrame(made, columns=names.split()).assign(
+        n_active_dense=96, active_dense=111_264, active_with_router=111_232, stored=4_000_000, n_tokens=20_000,
+        n_documents=41,
+    )  # fmt: skip
+    return {"secret_counted": frame}
+
+
 def cells(few: float, many: float) -> Tables:
     made = [
         (3, condition, "constants", n, fvu, 20_000)
@@ -351,6 +367,11 @@ PLANTED: dict[str, tuple[Callable[[], Tables], Callable[[], Tables], Callable[[]
     "routers-learn-before-sparsity": (lambda: snapshots(100, 300), lambda: snapshots(300, 100), None),
     "mlps-are-secret-mixtures": (lambda: students(1.6, 1.0), lambda: students(0.9, 1.0), lambda: students(1.1, 1.0)),
     "not-on-gaussian-data": (lambda: students(1.6, 1.0), lambda: students(1.0, 1.6), lambda: students(1.2, 1.0)),
+    "secret-mixtures-pay-for-their-router": (
+        lambda: counted(1.3, 1.2),
+        lambda: counted(0.8, 0.9),
+        lambda: counted(1.3, 0.9),
+    ),
     "block-is-an-embedding": (lambda: cells(0.7, 0.1), lambda: cells(0.95, 0.95), lambda: cells(0.9, 0.6)),
     "dense-block-size": (
         lambda: budget(90_113_536, 343.75, "1"),
