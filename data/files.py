@@ -4,10 +4,14 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
+from safetensors import SafetensorError
 
 T = TypeVar("T")
 
@@ -18,21 +22,28 @@ class RunError(ValueError):
 
 @contextlib.contextmanager
 def replacing(path: Path, *, sealed: bool = False) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends well; RunError if it cannot be written.
+    """A temporary path, for a file or a folder, that takes the place of `path` when the block ends well.
 
-    `sealed` keeps the file's SHA-256 in a hidden neighbour, which `reading` compares.
+    `sealed` keeps the SHA-256 (of each file of a folder) in a hidden neighbour, which `reading` and `check_folder`
+    compare.  RunError if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
             yield temporary
-            if sealed:
+            if temporary.is_dir():
+                for file in sorted(temporary.iterdir()) if sealed else ():
+                    _seal(file, file)
+                shutil.rmtree(path, ignore_errors=True)
+            elif sealed:
                 _seal(temporary, path)
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    except SafetensorError as error:  # how it tells of a full disk
+        raise RunError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
 def reading(path: Path, read: Callable[[Path], T]) -> T:
@@ -40,7 +51,7 @@ def reading(path: Path, read: Callable[[Path], T]) -> T:
     if not path.exists():
         raise RunError(f"{path.name} is missing from run '{path.parent.name}'")
     try:
-        if not _unbroken(path):
+        if not unbroken(path):
             raise ValueError("its bytes changed since it was written")
         return read(path)
     except Exception as error:
@@ -48,12 +59,25 @@ def reading(path: Path, read: Callable[[Path], T]) -> T:
         raise RunError(f"{path} cannot be read ({reason}); delete that file or the run and measure again") from error
 
 
+def mapped(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
+    """A new .npy file of this shape, mapped for writing; OSError if the disk has no room for it.
+
+    Its room is taken at once: on a disk that fills up later, writing to mapped memory ends the process without a word.
+    """
+    found = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return found
+
+
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, *, nested: bool = False) -> Iterator[None]:
     """Keep every other process and thread from writing to the folder during the block.
 
     The lock is the system's (`flock`) and dies with its process, so a killed run leaves nothing to clean up; the file
-    `.lock` only says who holds it.  RunError naming that process if the folder is taken.
+    `.lock` only says who holds it.  RunError naming that process if the folder is taken; `nested` is content if it is
+    this very process.
     """
     try:
         import fcntl
@@ -71,6 +95,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         except OSError as error:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
+            if nested and holder.startswith(f"process {os.getpid()} "):
+                yield
+                return
             raise RunError(f"run '{folder.name}' is being written by {holder}; wait for it or stop it") from error
         try:
             lock.truncate(0)
@@ -83,26 +110,44 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed writer left behind; call it as the only writer."""
-    for path in folder.glob(".*.tmp"):
+    """Remove what a killed writer left behind, temporary or half deleted; call it as the only writer."""
+    for path in (*folder.glob(".*.tmp"), *folder.glob(".*.deleted")):
+        _remove(path)
+
+
+def unbroken(path: Path) -> bool:
+    """Whether the file's bytes are those it was sealed with; a file without a seal counts as whole."""
+    for _ in range(3):  # a writer may exchange file and seal between our two looks
+        neighbour = _seal_of(path)
+        known = neighbour.read_text(encoding="ascii", errors="replace").split() if neighbour.exists() else None
+        if known is None or _sum(path) in known:
+            return True
+    return False
+
+
+def check_folder(folder: Path) -> None:
+    """RunError naming the first file in the folder whose bytes are not those it was sealed with."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not unbroken(path):
+            raise RunError(
+                f"{path} cannot be read (its bytes changed since it was written); delete it and make it again"
+            )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         path.unlink(missing_ok=True)
 
 
 def _seal(temporary: Path, path: Path) -> None:
-    # Old and new sum are both listed before the file is exchanged: a kill in between leaves a file that is known.
-    seal = _seal_of(path)
-    old = seal.read_text(encoding="ascii").split()[:1] if seal.exists() else []
-    with replacing(seal) as other:
+    # New and old sums are listed before the file is exchanged: a kill in between, even a few in a row, leaves a file
+    # that is known.
+    neighbour = _seal_of(path)
+    old = neighbour.read_text(encoding="ascii", errors="replace").split()[:3] if neighbour.exists() else []
+    with replacing(neighbour) as other:
         other.write_text("\n".join([_sum(temporary), *old]) + "\n", encoding="ascii")
-
-
-def _unbroken(path: Path) -> bool:
-    for _ in range(3):  # a writer may exchange file and seal between our two looks
-        seal = _seal_of(path)
-        known = seal.read_text(encoding="ascii", errors="replace").split() if seal.exists() else []
-        if not known or _sum(path) in known:
-            return True
-    return False
 
 
 def _seal_of(path: Path) -> Path:

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int
 from pandas import DataFrame
 
-from data.files import RunError, replacing
+from data.files import RunError, reading, replacing
 
 TOKENS = "routed_tokens"
 PARTS = "routed-parts"
@@ -57,12 +57,10 @@ class Routes:
 
     def __init__(self, folder: Path, condition: str = "real"):
         self.path = Path(folder) / f"{routes_name(condition)}.parquet"
-        if not self.path.exists():
-            raise RunError(f"{self.path.name} is missing from run '{self.path.parent.name}'")
+        self._file = _opened(self.path)
         try:
-            self._file = pq.ParquetFile(self.path, memory_map=True)
             self._about = json.loads(self._file.schema_arrow.metadata[b"routes"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path} cannot be read as routes ({type(error).__name__}); measure again") from error
 
     @property
@@ -114,10 +112,7 @@ class TokenTable:
     """The text that was routed, read in slices."""
 
     def __init__(self, folder: Path):
-        path = Path(folder) / f"{TOKENS}.parquet"
-        if not path.exists():
-            raise RunError(f"{path.name} is missing from run '{path.parent.name}'")
-        self._file = pq.ParquetFile(path, memory_map=True)
+        self._file = _opened(Path(folder) / f"{TOKENS}.parquet")
         sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
         self._begin = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -178,10 +173,10 @@ def put_together(
     """
     numbers = sorted(parts)
     if condition == "real":
-        tables = (pq.read_table(_part(run_folder, TOKENS, n)) for n in numbers)
+        tables = (reading(_part(run_folder, TOKENS, n), pq.read_table) for n in numbers)
         _write(run_folder / f"{TOKENS}.parquet", _groups(tables, TOKEN_SCHEMA), TOKEN_SCHEMA)
     name = routes_name(condition)
-    files = [pq.ParquetFile(_part(run_folder, name, n)) for n in numbers]
+    files = [reading(_part(run_folder, name, n), pq.ParquetFile) for n in numbers]
     n_tokens = sum(f.metadata.num_rows for f in files) // max(len(layers), 1)
     about = {"layers": list(layers), "n_experts": list(n_experts), "k": k, "n_tokens": n_tokens}
     schema = _routes_schema(k).with_metadata({"routes": json.dumps(about)})
@@ -220,6 +215,10 @@ def _routes_table(layer: Mapping[str, np.ndarray]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=_routes_schema(k))
 
 
+def _opened(path: Path) -> pq.ParquetFile:
+    return reading(path, lambda p: pq.ParquetFile(p, memory_map=True))
+
+
 def _part(run_folder: Path, name: str, number: int) -> Path:
     return run_folder / PARTS / f"{name}-{number:07d}.parquet"
 
@@ -232,7 +231,7 @@ def _write_part(run_folder: Path, name: str, number: int, tables: Sequence[pa.Ta
 
 def _write(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
     """One row group a table."""
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replacing(path, sealed=True) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table.cast(schema).combine_chunks(), row_group_size=max(table.num_rows, 1))
 

@@ -8,9 +8,9 @@ A run is a folder `ROOT/NAME/` that holds
     TABLE.parquet      tidy frames, zstd
     NAME.safetensors   tensors (float32 or integers; bfloat16 has no numpy type and is refused)
 
-Every file is written to a temporary neighbour and renamed, so that a reader sees the old file or the new one.  Frames
-and tensors have their SHA-256 in a hidden neighbour, so that a flipped bit is told and not measured.  Work that writes
-holds `with run.writing():`, which no two processes can.
+Every file is written to a temporary neighbour and renamed, so that a reader sees the old file or the new one, and has
+its SHA-256 in another, so that a flipped bit is told and not measured.  Work that writes holds `with run.writing():`,
+which no two processes can.
 """
 
 import contextlib
@@ -148,7 +148,6 @@ class Run:
 
     def save_tensors(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write arrays as NAME.safetensors; RunError for a type it lacks (object, complex, bfloat16)."""
-        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         path = self.path / f"{check_name(name)}.safetensors"
@@ -157,10 +156,7 @@ class Run:
             if value.dtype.kind not in "fiub":
                 raise RunError(f"array '{key}' of {path.name} is {value.dtype}; give float32, integers or bool")
         with replacing(path, sealed=True) as temporary:
-            try:
-                save_file({key: np.asarray(value, order="C") for key, value in plain.items()}, temporary)
-            except SafetensorError as error:  # how it tells of a full disk
-                raise RunError(f"cannot write {path}: {_first_line(error)}") from error
+            save_file({key: np.asarray(value, order="C") for key, value in plain.items()}, temporary)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator["Run"]:
@@ -188,7 +184,7 @@ class Run:
         return reading(self.path / name, _object)
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        with replacing(self.path / name) as temporary:
+        with replacing(self.path / name, sealed=True) as temporary:
             temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf-8")
 
 

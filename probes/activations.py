@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.corpus import Corpus
+from data.files import mapped
 from data.progress import Progress, silent
 from data.tables import Tables
 from probes import stream
@@ -85,7 +86,7 @@ def cached(
     check_site(site)
     if not 0 <= layer < model.n_layers:
         raise ValueError(f"layer {layer} is not in 0..{model.n_layers - 1} of {model.title}")
-    with TemporaryDirectory(prefix=".activations-", dir=folder) as place:
+    with TemporaryDirectory(prefix=".activations-", suffix=".tmp", dir=folder) as place:
         recorder = _Recorder(site, config.n_tokens, Path(place) / "rows.npy")
         stream.run(model, corpus, {"rows": recorder}, config, layers=[layer], stage="activations", progress=progress)
         if recorder.rows is None or not recorder.count:
@@ -110,7 +111,7 @@ class _Recorder:
             return
         if self.rows is None:
             shape = (len(self.block), tensor.shape[1])
-            self.rows = np.lib.format.open_memmap(self._path, mode="w+", dtype=np.float32, shape=shape)
+            self.rows = mapped(self._path, shape, np.float32)
         kept = seen.group.cpu() == KEPT
         end = self.count + int(kept.sum())
         self.rows[self.count : end] = tensor[kept.to(tensor.device)].float().cpu().numpy()

@@ -10,6 +10,7 @@ bit.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from data.config import Config
 from data.corpus import Corpus
+from data.files import only_writer
 from data.progress import Progress, silent
 from data.runs import Run
 from data.tables import Tables
@@ -151,7 +153,8 @@ def run(
     """Show every token of the corpus' selection to every accumulator, layer by layer.
 
     With `saved_in`, state is written as STAGE.safetensors after each shard and taken up from there; `after_shard` is
-    called then, with tables ready to be drawn.  A progress callback that raises stops the pass between two batches.
+    called then, with tables ready to be drawn.  No other process may write there meanwhile (RunError).  A progress
+    callback that raises stops the pass between two batches.
     `engine="ray"` gives the shards to a Ray cluster (`data.cluster`): for accumulators that merge, the same counts, and
     the same sums to rounding.
     """
@@ -159,25 +162,26 @@ def run(
         raise ValueError(f"{model.title} came without a tokenizer, so text cannot be fed to it; pass tokenizer=")
     if engine not in get_args(Where):
         raise ValueError(f"no engine '{engine}'; choose {' or '.join(get_args(Where))}")
-    blank = shards.empty(accumulators, model) if engine == "ray" else {}
-    passed = _restore(accumulators, saved_in, stage)
-    started, before = time.monotonic(), passed.n_tokens
+    with nullcontext() if saved_in is None else only_writer(saved_in.path, nested=True):
+        blank = shards.empty(accumulators, model) if engine == "ray" else {}
+        passed = _restore(accumulators, saved_in, stage)
+        started, before = time.monotonic(), passed.n_tokens
 
-    def tell(done: float, total: float, note: str = "") -> None:
-        rate = done / max(time.monotonic() - started, 1e-9)
-        progress(before + done, total, f"{stage}: {rate:,.0f} tokens/s")
+        def tell(done: float, total: float, note: str = "") -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            progress(before + done, total, f"{stage}: {rate:,.0f} tokens/s")
 
-    left = islice(_shards(model, corpus, config, tagger), passed.shards, None)
-    if engine == "ray":
-        seen = shards.merged(model, left, accumulators, blank, config, layers, tell)
-    else:
-        seen = _one_after_the_other(model, left, accumulators, config, layers, tell)
-    for shard in seen:
-        n = sum(len(document) for document in shard)
-        passed = Passed(passed.n_tokens + n, passed.n_documents + len(shard), passed.shards + 1)
-        _save(accumulators, passed, saved_in, stage)
-        if after_shard is not None:
-            after_shard(passed)
+        left = islice(_shards(model, corpus, config, tagger), passed.shards, None)
+        if engine == "ray":
+            seen = shards.merged(model, left, accumulators, blank, config, layers, tell)
+        else:
+            seen = _one_after_the_other(model, left, accumulators, config, layers, tell)
+        for shard in seen:
+            n = sum(len(document) for document in shard)
+            passed = Passed(passed.n_tokens + n, passed.n_documents + len(shard), passed.shards + 1)
+            _save(accumulators, passed, saved_in, stage)
+            if after_shard is not None:
+                after_shard(passed)
     return passed
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from data import Config, Progress, silent
 from data.corpus import Corpus, open_corpus
-from data.files import only_writer, reading, replacing
+from data.files import only_writer, reading, replacing, sweep
 from toymodels import balancing
 from toymodels.balancing import Balancing
 from toymodels.language_checkpoint import optimizer, restore, save_checkpoint
@@ -126,27 +126,14 @@ def train(
     `folder` holds `training.json` (the settings), `step-NNNNNN/` (one transformers folder a snapshot, with tokenizer),
     `snapshots.json` (the index) and `checkpoint.safetensors` (weights and AdamW's moments after the last snapshot).
     A progress callback that raises stops the training between two steps; the same call goes on from the checkpoint.
-    Raises ValueError if the folder holds a training with other settings, or the text is too short.
+    Raises ValueError if the folder holds a training with other settings or another process trains in it, or the text
+    is too short.
     """
-    _claim(folder, config)
-    tokenizer, text, held = _text(config, folder, corpus or open_corpus(config.corpus))
-    model = build(config, tokenizer)
-    adam = optimizer(model, config)
-    done = restore(folder, model, adam)
-    known = controls(text, held, len(tokenizer))
-    if done is None:
-        _snapshot(folder, model, tokenizer, adam, config, 0, {"train_loss": None, "dropped": 0.0, **known}, held)
-    losses: list[float] = []
-    dropped: list[float] = []
-    for step in range((done or 0) + 1, config.steps + 1):
-        loss, lost = _step(model, adam, batch(text, config, step), config, step)
-        losses.append(loss)
-        dropped += lost
-        if step in config.marks:
-            since = {"train_loss": float(np.mean(losses)), "dropped": float(np.mean(dropped)) if dropped else 0.0}
-            _snapshot(folder, model, tokenizer, adam, config, step, since | known, held)
-            losses, dropped = [], []
-        progress(step, config.steps, f"training: loss {loss:.3f}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        sweep(folder)
+        _claim(folder, config)
+        _train(config, folder, corpus or open_corpus(config.corpus), progress)
     return snapshots(folder)
 
 
@@ -219,6 +206,27 @@ def rate(step: int, steps: int) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(steps - warm, 1))
 
 
+def _train(config: LanguageConfig, folder: Path, corpus: Corpus, progress: Progress) -> None:
+    tokenizer, text, held = _text(config, folder, corpus)
+    model = build(config, tokenizer)
+    adam = optimizer(model, config)
+    done = restore(folder, model, adam)
+    known = controls(text, held, len(tokenizer))
+    if done is None:
+        _snapshot(folder, model, tokenizer, adam, config, 0, {"train_loss": None, "dropped": 0.0, **known}, held)
+    losses: list[float] = []
+    dropped: list[float] = []
+    for step in range((done or 0) + 1, config.steps + 1):
+        loss, lost = _step(model, adam, batch(text, config, step), config, step)
+        losses.append(loss)
+        dropped += lost
+        if step in config.marks:
+            since = {"train_loss": float(np.mean(losses)), "dropped": float(np.mean(dropped)) if dropped else 0.0}
+            _snapshot(folder, model, tokenizer, adam, config, step, since | known, held)
+            losses, dropped = [], []
+        progress(step, config.steps, f"training: loss {loss:.3f}")
+
+
 def _step(
     model: Any, adam: torch.optim.AdamW, rows: Tensor, config: LanguageConfig, step: int
 ) -> tuple[float, list[float]]:
@@ -273,7 +281,6 @@ def _training_documents(config: LanguageConfig, corpus: Corpus) -> list[str]:
 
 
 def _claim(folder: Path, config: LanguageConfig) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     path, asked = folder / "training.json", config.model_dump(mode="json")
     if path.exists():
         begun = reading(path, _json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from data.files import replacing
+from data.files import reading, replacing
 
 if TYPE_CHECKING:
     from toymodels.language import LanguageConfig
@@ -29,7 +29,7 @@ def save_checkpoint(folder: Path, model: nn.Module, adam: torch.optim.AdamW, ste
         arrays[f"weight/{name}"] = parameter.detach().contiguous()
         arrays |= {f"{key}/{name}": value.contiguous() for key, value in adam.state[parameter].items()}
     buffers = {f"buffer/{n}": b.contiguous() for n, b in model.named_buffers() if n in model.state_dict()}
-    with replacing(folder / "checkpoint.safetensors") as temporary:
+    with replacing(folder / "checkpoint.safetensors", sealed=True) as temporary:
         save_file(arrays | buffers, temporary)
 
 
@@ -41,7 +41,7 @@ def restore(folder: Path, model: nn.Module, adam: torch.optim.AdamW) -> int | No
     path = folder / "checkpoint.safetensors"
     if not path.exists():
         return None
-    arrays = load_file(path)
+    arrays = reading(path, load_file)
     for name, buffer in model.named_buffers():
         if f"buffer/{name}" in arrays:
             buffer.copy_(arrays[f"buffer/{name}"])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
+from data.files import check_folder, replacing
+
 if TYPE_CHECKING:
     from toymodels.language import LanguageConfig
 
@@ -60,13 +62,14 @@ def shape(config: "LanguageConfig", vocab_size: int) -> dict[str, Any]:
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the model and its tokenizer as a transformers folder."""
+    """Write the model and its tokenizer as a transformers folder, each file with its SHA-256."""
     from transformers.utils import logging as transformers_logging
 
     # A small model is written in milliseconds; a bar for that is noise.
     transformers_logging.disable_progress_bar()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with replacing(folder, sealed=True) as scratch:
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
 
 
 def down_projections(model: nn.Module) -> list[nn.Module]:
@@ -80,6 +83,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     if (folder / "tokenizer.json").exists():
+        check_folder(folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -90,5 +94,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> Any:
     )
     made.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token=END, eos_token=END)
-    tokenizer.save_pretrained(folder)
+    with replacing(folder, sealed=True) as scratch:
+        tokenizer.save_pretrained(scratch)
     return tokenizer

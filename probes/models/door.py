@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from data.files import check_folder
 from data.progress import Progress, silent
 from probes.models.dense import DenseModel
 from probes.models.language_model import LanguageModel
@@ -126,6 +127,7 @@ def _locate(source: str, progress: Progress) -> tuple[str, str, str]:
     if path.is_dir():
         if not (path / "config.json").exists():
             raise ModelError(f"{path} has no config.json; name a folder saved with save_pretrained")
+        check_folder(path)
         return path.name, path.name, str(path)
     if path.is_file():
         raise ModelError(f"{path} is a file but no GGUF file; name a .gguf file or a folder saved with save_pretrained")

@@ -4,6 +4,7 @@ Outputs are not kept: they are recomputed from the teacher's weights in float32 
 costs 4 d_model bytes a token.  Tokens are bounded by the disk, not by memory.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from data import runs
 from data.config import Config
 from data.corpus import Corpus
+from data.files import RunError, mapped, reading, replacing
 from data.progress import Progress, silent
 from data.runs import Run
 from data.tables import Tables
@@ -96,12 +98,17 @@ def read_inputs(run: Run, layer: int) -> Inputs:
     known = run.settings.get("layers", [])
     if run.kind != KIND or layer not in known:
         raise ValueError(f"run '{run.name}' holds no inputs of layer {layer}; it holds layers {known}")
-    count = int(run.tensors("inputs")["inputs/count"][0])
+    held = run.tensors("inputs")
+    count = int(held["inputs/count"][0])
     if not count:
         raise ValueError(f"run '{run.name}' holds no token past the first positions; read more text")
+    sums = dict(zip(_kinds(known), held["inputs/sums"].tolist(), strict=True)) if "inputs/sums" in held else {}
 
     def column(name: str) -> np.ndarray:
-        return np.load(run.path / f"{name}.npy", mmap_mode="r")[:count]
+        path = run.path / f"{name}.npy"
+        found = reading(path, lambda p: np.load(p, mmap_mode="r", allow_pickle=False))[:count]
+        _check(path, found, _kinds(known)[name], sums.get(name))
+        return found
 
     document = np.asarray(column("document"))
     return Inputs(
@@ -123,10 +130,9 @@ class _Recorder:
         self.count, self._first, self._layers = 0, read.first_positions, layers
         # a document begun is read to its share, and batches are whole windows
         n = read.n_tokens + read.window
-        kinds: dict[str, tuple[tuple[int, ...], type]] = dict.fromkeys(COLUMNS, ((n,), np.int64))
-        kinds |= {f"group_{layer}": ((n,), np.int8) for layer in layers}
-        kinds |= {f"rows_{layer}": ((n, width), np.float32) for layer in layers}
-        self._files = {name: _open(folder / f"{name}.npy", *kind) for name, kind in kinds.items()}
+        shapes = {name: (n, width) if name.startswith("rows") else (n,) for name in _kinds(layers)}
+        self._files = {name: _open(folder / f"{name}.npy", shapes[name], kind) for name, kind in _kinds(layers).items()}
+        self._sums, self._summed = dict.fromkeys(self._files, 0), 0
 
     def update(self, seen: Observation) -> None:
         kept = seen.tokens.position >= self._first
@@ -148,18 +154,45 @@ class _Recorder:
         raise NotImplementedError("rows on disk are not merged")
 
     def state(self) -> dict[str, np.ndarray]:
-        for file in self._files.values():
+        for name, file in self._files.items():
             file.flush()
-        return {"count": np.array([self.count], dtype=np.int64)}
+            self._sums[name] = _sum(file[self._summed : self.count], self._sums[name])
+        self._summed = self.count
+        return {"count": np.array([self.count]), "sums": np.array(list(self._sums.values()), dtype=np.int64)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self.count = int(state["count"][0])
+        self.count = self._summed = int(state["count"][0])
+        self._sums = dict(zip(self._files, state["sums"].tolist(), strict=True))
+        for name, file in self._files.items():
+            _check(Path(str(file.filename)), file[: self.count], file.dtype.type, self._sums[name])
 
     def tables(self) -> Tables:
         return Tables()
 
 
+def _kinds(layers: Iterable[int]) -> dict[str, type]:
+    """Number type of each file, by its stem."""
+    kinds: dict[str, type] = dict.fromkeys(COLUMNS, np.int64)
+    for layer in layers:
+        kinds |= {f"group_{layer}": np.int8, f"rows_{layer}": np.float32}
+    return kinds
+
+
 def _open(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
-    if path.exists():
-        return np.lib.format.open_memmap(path, mode="r+")
-    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if not path.exists():
+        with replacing(path) as temporary:  # half a file would stop every later try
+            mapped(temporary, shape, kind)
+    found = reading(path, lambda p: np.lib.format.open_memmap(p, mode="r+"))
+    if found.shape != shape:
+        raise RunError(f"{path} cannot be read (its shape is {found.shape}, not {shape}); capture the inputs again")
+    return found
+
+
+def _sum(rows: np.ndarray, before: int = 0) -> int:
+    return zlib.crc32(np.ascontiguousarray(rows), before)
+
+
+def _check(path: Path, rows: np.ndarray, kind: type, known: int | None) -> None:
+    """RunError if the rows are not those that were written; files of an older version come without a sum."""
+    if rows.dtype != kind or (known is not None and _sum(rows) != known):
+        raise RunError(f"{path} cannot be read (its bytes changed since it was written); capture the inputs again")

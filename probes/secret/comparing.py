@@ -124,11 +124,12 @@ class _Done:
 
     def tables(self) -> Tables:
         secret, documents = DataFrame(self.rows), pd.concat(self.documents, ignore_index=True)
-        found = Tables(secret=secret, secret_documents=documents, secret_inputs=DataFrame(self.inputs))
+        found = Tables(secret_documents=documents, secret_inputs=DataFrame(self.inputs))
         held = by_student(documents)
         found["secret_ratios"] = ratios(secret, held)
         found["secret_gaps"] = gaps(found["secret_ratios"], held)
         found["secret_counted"] = counted(secret, held)
+        found["secret"] = secret  # written last: a student counts as fitted when all tables know it
         return Tables({name: table for name, table in found.items() if len(table)})
 
 
@@ -146,4 +147,7 @@ def _load(run: Run | None) -> _Done:
         [{str(k): v for k, v in row.items()} for row in run.table(name).to_dict("records")]
         for name in ("secret", "secret_inputs")
     )
-    return _Done(rows, [run.table("secret_documents")], inputs)
+    documents = run.table("secret_documents")
+    fitted = {tuple(row[name] for name in KEY) for row in rows}
+    known = [key in fitted for key in documents[KEY].itertuples(index=False, name=None)]
+    return _Done(rows, [documents[known]], inputs)

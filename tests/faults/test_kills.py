@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from tests.faults.work import KINDS, do, results, unequal
 from tests.reproductions.record import record
+
+Whole = Callable[[str], tuple[Path, int]]
 
 
 def drawn(events: int, kills: int, seed: int) -> list[tuple[int, float]]:
@@ -19,12 +22,11 @@ def drawn(events: int, kills: int, seed: int) -> list[tuple[int, float]]:
     return [(round(rng.uniform(low, high)), rng.choice([0.0, rng.uniform(0, 0.01)])) for low, high in stretches]
 
 
-def struck(kind: str, inputs: Path, place: Path, kills: int, seed: int) -> dict[str, Any]:
+def struck(kind: str, inputs: Path, done: tuple[Path, int], place: Path, kills: int, seed: int) -> dict[str, Any]:
     """How many of these kills landed while the work was under way, how many runs then went on, how many ended equal."""
-    events = do(kind, inputs, place / "whole")
-    assert events is not None and events > kills
-    whole = results(kind, place / "whole")
-    assert whole
+    folder, events = done
+    whole = results(kind, folder)
+    assert whole and events > kills
     landed = resumed = equal = 0
     for number, (at, late) in enumerate(drawn(events, kills, seed)):
         cut = place / f"cut-{number}"
@@ -41,14 +43,14 @@ def struck(kind: str, inputs: Path, place: Path, kills: int, seed: int) -> dict[
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kill_at_any_moment_changes_nothing(kind: str, inputs: Path, tmp_path: Path) -> None:
-    found = struck(kind, inputs, tmp_path, kills=1, seed=KINDS.index(kind))
+def test_a_kill_at_any_moment_changes_nothing(kind: str, inputs: Path, whole: Whole, tmp_path: Path) -> None:
+    found = struck(kind, inputs, whole(kind), tmp_path, kills=1, seed=KINDS.index(kind))
     assert found["equal"] == found["landed"]
 
 
 @pytest.mark.reproduction
 @pytest.mark.parametrize("kind", KINDS)
-def test_twenty_kills_change_nothing(kind: str, inputs: Path, tmp_path: Path) -> None:
-    found = struck(kind, inputs, tmp_path, kills=20, seed=100 + KINDS.index(kind))
+def test_twenty_kills_change_nothing(kind: str, inputs: Path, whole: Whole, tmp_path: Path) -> None:
+    found = struck(kind, inputs, whole(kind), tmp_path, kills=20, seed=100 + KINDS.index(kind))
     record(f"kills_{kind}", {"kind": kind, "moments": "one from each of 20 equal stretches of the events"}, found)
     assert found["landed"] >= 15 and found["resumed"] >= 5

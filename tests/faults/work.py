@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import pandas as pd
 import torch
 
 from app import jobs
+from app.commands._run import sentence
 from app.redo import CLOCKS
 from data import runs
 from data.runs import Run
@@ -49,6 +51,10 @@ def of_kind(kind: str, inputs: Path) -> tuple[str, dict[str, Any]]:
         "sweep": ("toy.sweep", SWEEP),
         "train": ("train", {**texts, **TRAIN, "snapshots": 5}),
     }[kind]
+
+
+class Refused(Exception):
+    """The work ended with this sentence."""
 
 
 class Killer:
@@ -90,26 +96,31 @@ def child(kind: str, inputs: Path, place: Path, told: Path, at: int | None, late
     killer = Killer(at, late)
     os.replace = killer.replacing(os.replace)
     name, settings = of_kind(kind, inputs)
-    if kind == "train":
-        language.train(language.LanguageConfig.model_validate(settings), place / "run", progress=killer.progress)
-    else:
-        run = runs.create("run", settings, kind=name, root_folder=place)
-        jobs.carry_out(run, jobs.work_of(name), killer.progress)
+    try:
+        if kind == "train":
+            language.train(language.LanguageConfig.model_validate(settings), place / "run", progress=killer.progress)
+        else:
+            run = runs.create("run", settings, kind=name, root_folder=place)
+            jobs.carry_out(run, jobs.work_of(name), killer.progress)
+    except (ValueError, OSError) as error:  # what a verb or a page shows
+        told.write_text(sentence(error))
+        sys.exit(1)
     told.write_text(str(killer.seen))
 
 
 def do(kind: str, inputs: Path, place: Path, at: int | None = None, late: float = 0.0) -> int | None:
-    """Events of the work, done in a process of its own; None if that was killed."""
+    """Events of the work, done in a process of its own; None if that was killed; Refused with what it said."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["tests.faults.preload"])
-    told = place.with_name(f"{place.name}.events")
+    told = inputs / f"{kind}.told"
     told.unlink(missing_ok=True)
     process = forks.Process(target=child, args=(kind, inputs, place, told, at, late))
     process.start()
     process.join()
     if process.exitcode == -signal.SIGKILL:
         return None
-    assert process.exitcode == 0, f"{kind} ended with {process.exitcode}"
+    if process.exitcode:
+        raise Refused(told.read_text() if told.exists() else f"ended with {process.exitcode} and no sentence")
     return int(told.read_text())
 
 

@@ -1,0 +1,81 @@
+"""A disk that is full, a folder that cannot be written, and a second process: a sentence, and nothing is lost."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
+
+from app.cli import cli
+from data.files import only_writer
+from tests.faults.work import KINDS, Refused, do, results, unequal
+
+Whole = Callable[[str], tuple[Path, int]]
+PAGES = Path(__file__).parents[2] / "app" / "pages"
+
+
+def mount(*arguments: str) -> bool:
+    try:
+        return subprocess.run(["mount", *arguments], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, of 200 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if not mount("-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)):
+        pytest.skip("this user may not mount a disk to fill")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_told_and_with_more_room_it_goes_on(kind: str, inputs: Path, whole: Whole, disk: Path) -> None:
+    size = sum(p.stat().st_size for p in whole(kind)[0].rglob("*") if p.is_file())
+    assert mount("-o", f"remount,size={size // 3000}k", str(disk)), "a third of what is needed"
+    with pytest.raises(Refused, match="No space left on device"):
+        do(kind, inputs, disk)
+    assert mount("-o", "remount,size=100m", str(disk))
+    assert do(kind, inputs, disk) is not None
+    assert not unequal(results(kind, disk), results(kind, whole(kind)[0]))
+    assert not list((disk / "run").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("kind", ["sweep", "train"])
+def test_a_read_only_folder_is_told_and_later_it_goes_on(kind: str, inputs: Path, whole: Whole, disk: Path) -> None:
+    place, events = whole(kind)
+    assert mount("-o", "remount,size=100m", str(disk))
+    assert do(kind, inputs, disk, at=round(0.6 * events)) is None
+    assert mount("-o", "remount,ro", str(disk))
+    with pytest.raises(Refused, match="Read-only file system"):
+        do(kind, inputs, disk)
+    assert mount("-o", "remount,rw", str(disk))
+    assert do(kind, inputs, disk) is not None
+    assert not unequal(results(kind, disk), results(kind, place))
+
+
+@pytest.mark.parametrize("kind", ["stream", "train"])
+def test_a_second_process_is_told_who_the_first_is(kind: str, inputs: Path, whole: Whole, tmp_path: Path) -> None:
+    place, events = whole(kind)
+    assert do(kind, inputs, tmp_path, at=round(0.4 * events)) is None
+    with only_writer(tmp_path / "run"), pytest.raises(Refused, match=r"being written by process \d+ since"):
+        do(kind, inputs, tmp_path)
+    assert do(kind, inputs, tmp_path) is not None
+    assert not unequal(results(kind, tmp_path), results(kind, place))
+
+
+def test_verbs_and_pages_tell_a_read_only_folder(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(disk / "runs"))
+    assert mount("-o", "remount,ro", str(disk))
+    told = CliRunner().invoke(cli, ["toy", "sweep", "--steps", "10", "--grid", "d_hidden=1,2"])
+    assert told.exit_code == 2 and "Read-only file system" in told.stderr and told.stderr.count("\n") == 1
+    page = AppTest.from_file(str(PAGES / "coherence.py"), default_timeout=60).run()
+    page.text_input[0].set_value("frame:mercedes")
+    page.button[0].click().run()
+    assert not page.exception
+    assert "Read\\-only file system" in page.error[0].value
