@@ -189,7 +189,7 @@ def _open(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
 
 
 def _sum(rows: np.ndarray, before: int = 0) -> int:
-    return zlib.crc32(np.ascontiguousarray(rows), before)
+    return zlib.crc32(np.ascontiguousarray(rows).data, before)
 
 
 def _check(path: Path, rows: np.ndarray, kind: type, known: int | None) -> None:
