@@ -29,15 +29,20 @@ def measure(
     *,
     n_tokens: int,
     n_permutations: int = 100,
+    draws: Sequence[str] = (),
     seed: int = 0,
     progress: Progress = silent,
 ) -> Tables:
-    """`specialization` and `cells` (see `probes.routing`) on the first `n_tokens` labelled tokens of each layer."""
+    """`specialization` and `cells` (see `probes.routing`) on the first `n_tokens` labelled tokens of each layer.
+
+    `draws` are further conditions drawn as `random_directions` was, with nulls of a fifth of the permutations.
+    """
     rows: list[dict[str, Any]] = []
     cells: list[DataFrame] = []
-    steps = [(condition, kind) for condition in conditions for kind in kinds]
+    steps = [(condition, kind) for condition in (*conditions, *draws) for kind in kinds]
     for step, (condition, kind) in enumerate(steps):
         routes, labelled = text.routes(condition), text.labels(kind)
+        permutations = max(n_permutations // 5, 2) if condition in draws else n_permutations
         for place, layer in enumerate(routes.layers):
             progress(step + place / len(routes.layers), len(steps), f"{kind} ({condition}), layer {layer}")
             held = used(routes, layer, labelled.code, n_tokens)
@@ -49,19 +54,38 @@ def measure(
                 text.document[held.rows],
                 seed,
                 tokens=held.tokens,
-                n_permutations=n_permutations,
+                n_permutations=permutations,
                 n_experts=routes.n_experts(layer),
             )
             about: dict[str, Any] = {"condition": condition, "layer": layer, "labels": kind}
             rows.append(about | row(found))
-            cells.append(found.cells.assign(**about))
-    for condition in conditions:
-        rows += links(text, condition, n_tokens, n_permutations, seed)
+            if condition not in draws:
+                cells.append(found.cells.assign(**about))
+    linked = [link for condition in conditions for link in links(text, condition, n_tokens, n_permutations, seed)]
     tokens = [identity(text, condition, n_tokens) for condition in conditions]
     progress(1, 1, "specialization")
-    together = pd.concat([DataFrame(rows), *tokens], ignore_index=True)
+    measured = over_draws(DataFrame(rows), draws) if rows else DataFrame()
+    together = pd.concat([measured, DataFrame(linked), *tokens], ignore_index=True)
     every = pd.concat(cells, ignore_index=True) if cells else DataFrame()
     return Tables(specialization=together, cells=every, names=names(text, every, conditions, kinds, n_tokens))
+
+
+def over_draws(rows: DataFrame, draws: Sequence[str]) -> DataFrame:
+    """Rows of `random_directions` and `draws` made one: means, `n_draws`, and `sd_draws`, the spread of their mi.
+
+    Those of `real` get `z_draws`, (mi - mean of the draws) / sd_draws: what was learned beyond the input's geometry.
+    """
+    if not draws:
+        return rows
+    drawn = rows["condition"].isin(["random_directions", *draws])
+    by_place = rows[drawn].drop(columns="condition").groupby(["layer", "labels"], sort=False)
+    means = by_place.mean().assign(n_draws=by_place.size(), sd_draws=by_place["mi"].std())
+    rest = rows[~drawn].set_index(["layer", "labels"])
+    beside = means.reindex(rest.index)
+    z = (rest["mi"] - beside["mi"]) / beside["sd_draws"]
+    rest["z_draws"] = z.where(rest["condition"] == "real")
+    means = means.assign(condition="random_directions")
+    return pd.concat([rest.reset_index(), means.reset_index()], ignore_index=True)
 
 
 def links(text: RoutedText, condition: str, n_tokens: int, n_permutations: int, seed: int) -> list[dict[str, Any]]:

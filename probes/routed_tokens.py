@@ -33,7 +33,8 @@ def as_used(seen: Observation) -> Choice | None:
 class Recorder:
     """Keeps a shard's tokens and routes, and writes them as one part of the run folder when its state is asked for.
 
-    Parts are named by the first document they hold, so that parts of several machines lie side by side.
+    Parts are named by the first document they hold, so that parts of several machines lie side by side.  No part is
+    begun once `most` tokens are written; whole shards are kept, as the order inside one is known at its end.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Recorder:
         *,
         router: Router = as_used,
         sites: tuple[str, ...] = ("expert_index", "expert_weight"),
+        most: int | None = None,
     ):
         self.sites = sites
+        self.most, self.written = most, 0
         self.folder, self.condition, self.router = folder, condition, router
         self.layers = [i for i, block in enumerate(model.blocks) if block.n_experts]
         self.n_experts = [model.blocks[i].n_experts for i in self.layers]
@@ -58,6 +61,8 @@ class Recorder:
 
     def update(self, seen: Observation) -> None:
         """Hold on to one layer of one batch."""
+        if self.most is not None and self.written >= self.most:
+            return
         choice = self.router(seen)
         if choice is None:
             return
@@ -75,6 +80,7 @@ class Recorder:
         self.flush()
         other.flush()
         self.parts = sorted({*self.parts, *other.parts})
+        self.written += other.written
 
     def flush(self) -> None:
         """Write what is held as one part, in reading order."""
@@ -91,16 +97,18 @@ class Recorder:
         if self.condition == "real":
             routed.save_tokens_part(self.folder, number, {n: column[order] for n, column in columns.items()})
         self.parts.append(number)
+        self.written += len(order)
         self._tokens, self._routes, self._latest = [], {}, None
 
     def state(self) -> dict[str, np.ndarray]:
-        """The numbers of the parts, after writing the last."""
+        """The numbers of the parts and of the tokens in them, after writing the last."""
         self.flush()
-        return {"parts": np.array(self.parts, dtype=np.int64)}
+        return {"parts": np.array(self.parts, dtype=np.int64), "written": np.array(self.written)}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on after these parts."""
         self.parts = [int(number) for number in state["parts"]]
+        self.written = int(state["written"])
 
     def tables(self) -> Tables:
         """None: routes are read from their own files."""

@@ -33,6 +33,8 @@ from probes.stream import Accumulator, StreamConfig, tokens_each
 
 Control = Literal["random_init", "random_directions", "hash"]
 CONTROLS: tuple[Control, ...] = ("random_init", "random_directions", "hash")
+DRAWS = 5
+"""Routers of random directions: one draw of so few directions may fall well or badly."""
 OWN = "routed_labels"
 """Table of the user's own labels, one row a token."""
 
@@ -49,6 +51,7 @@ def measure(
     metadata: Sequence[str] = (),
     n_permutations: int = 100,
     association_tokens: int = 200_000,
+    draws: int = DRAWS,
     config: StreamConfig | None = None,
     run: Run | None = None,
     progress: Progress = silent,
@@ -69,15 +72,18 @@ def measure(
         transitions     see `routed_counts.transitions`        paths   see `routed_counts.paths`
         specialization  condition, layer, labels, mi, low, high, nmi; null, sd, z, p of `label`, `type` and `within`;
                         within, expected_label, untestable, n, n_tokens, n_types
-                        (labels also `layer before`: its heaviest expert, and `token`, without nulls)
+                        (labels also `layer before`: its heaviest expert, and `token`, without nulls);
+                        `random_directions` by word class, domain, .. is the mean over `n_draws` routers, `sd_draws` the
+                        spread of their mi, and `z_draws` of `real` (mi - their mean) / sd_draws
         cells           condition, layer, labels and the columns of `probes.cells`
         names           condition, layer and the columns of `probes.expert_names`
         routed_documents, and on disk alone `routes`, `routes_CONTROL`, `routed_tokens` (see `data.routed`)
 
     With `run`, what is counted is saved after every shard and a stopped measurement resumes at its last whole shard.
+    Other tables of random directions (loads, cells, names, ..) show the first draw.
     Raises ValueError for a model without experts or tokenizer, an unknown control, labels that fit nothing.
     """
-    _check(model, controls)
+    _check(model, controls, draws)
     config = (config or StreamConfig()).model_copy(update={"n_tokens": n_tokens})
     # the same cut of every document for a control that reads less, so that its tokens are the first of these
     config = config.model_copy(update={"tokens_per_document": tokens_each(corpus, config)})
@@ -85,11 +91,14 @@ def measure(
     words = default_tagger() if tagger == "default" else tagger
     with _folder(run) as folder:
         steps = 2 + ("random_init" in controls)
-        found = {"real": _pass(model, corpus, config, folder, controls, words, run, within(progress, 0, steps))}
+        routers = _routers(
+            model, folder, config.seed, draws if "random_directions" in controls else 0, association_tokens
+        )
+        found = {"real": _pass(model, corpus, config, folder, routers, words, run, within(progress, 0, steps))}
         if "random_init" in controls:
             other = controlled.random_init(model, config.seed)
             told = within(progress, 1, steps)
-            found["random_init"] = _pass(other, corpus, fewer, folder, (), None, run, told, "random_init")
+            found["random_init"] = _pass(other, corpus, fewer, folder, {}, None, run, told, "random_init")
         tables = _together(found)
         documents = documents_read(corpus, config.seed)
         table = DataFrame({"document": routed.TokenTable(folder).column("document")})
@@ -108,6 +117,7 @@ def measure(
             text.kinds(metadata),
             n_tokens=association_tokens,
             n_permutations=n_permutations,
+            draws=[name for name in routers if name != "random_directions"],
             seed=config.seed,
             progress=within(progress, steps - 1, steps),
         )
@@ -117,7 +127,9 @@ def measure(
         return Tables(tables | {"by_token": pd.read_parquet(folder / "by_token.parquet")})
 
 
-def _check(model: LanguageModel, controls: Sequence[str]) -> None:
+def _check(model: LanguageModel, controls: Sequence[str], draws: int) -> None:
+    if draws < 2:
+        raise ValueError(f"draws={draws} routers of random directions have no spread; draw at least 2")
     for control in controls:
         if control not in CONTROLS:
             raise ValueError(f"'{control}' is not a control; choose among {', '.join(CONTROLS)}")
@@ -135,24 +147,38 @@ def _folder(run: Run | None) -> Iterator[Path]:
         yield Path(place)
 
 
+def _routers(
+    model: LanguageModel, folder: Path, seed: int, draws: int, most: int
+) -> dict[str, tuple[RandomDirections, Recorder]]:
+    """Routers of random directions by condition, each with what writes down its choices; the first in full."""
+    found = {}
+    for draw in range(draws):
+        router, name = (
+            RandomDirections(model, seed + draw),
+            f"random_directions_{draw}" if draw else "random_directions",
+        )
+        limit = most if draw else None
+        found[name] = router, Recorder(model, folder, name, router=router, sites=router.sites, most=limit)
+    return found
+
+
 def _pass(
     model: LanguageModel,
     corpus: Corpus,
     config: StreamConfig,
     folder: Path,
-    controls: Sequence[str],
+    routers: Mapping[str, tuple[RandomDirections, Recorder]],
     tagger: Tagger | None,
     run: Run | None,
     progress: Progress,
     condition: str = "real",
 ) -> Tables:
-    """One pass over the text: counts, and the routed tokens of this condition (and of random directions)."""
+    """One pass over the text: counts, and the routed tokens of this condition (and of the routers)."""
     counts, recorder = RoutingCounts(model), Recorder(model, folder, condition)
     recorders, parts = [recorder], dict[str, Accumulator](counts=counts, recorder=recorder)
-    if "random_directions" in controls:
-        directions = RandomDirections(model, config.seed)
-        recorders.append(Recorder(model, folder, "random_directions", router=directions, sites=directions.sites))
-        parts |= {"directions": directions, "directed": recorders[1]}
+    for name, (router, directed) in routers.items():
+        recorders.append(directed)
+        parts |= {f"{name}_router": router, f"{name}_routes": directed}
 
     def keep(_: stream.Passed) -> None:
         if run is not None and condition == "real":

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pandas import DataFrame
+from sklearn.metrics import mutual_info_score
 
 from data import Cancelled, routed, runs
 from data.corpus import Corpus
@@ -146,6 +147,35 @@ def test_random_directions_spread_their_load_as_the_model_does(measured) -> None
     for layer in real.layers:
         a, b = (np.bincount(r.experts(layer)[r.kept(layer)].ravel(), minlength=E) / N for r in (real, random))
         assert np.abs(a - b).max() < 0.15 and (real.experts(layer) != random.experts(layer)).any()
+
+
+def test_random_directions_are_the_mean_over_several_routers(model: LanguageModel, corpus: Corpus, measured) -> None:
+    run, tables = measured
+    found = tables.specialization.query("labels == 'word_class'").set_index(["condition", "layer"])
+    code, words = routed.TokenTable(run.path).codes("word_class")
+    labelled = np.array([word != "" for word in words])[code]
+    for layer in routed.Routes(run.path).layers:
+        drawn = []
+        for name in ("random_directions", *(f"random_directions_{draw}" for draw in range(1, routing.DRAWS))):
+            routes = routed.Routes(run.path, name)
+            rows = routes.kept(layer) & labelled
+            drawn.append(mutual_info_score(np.repeat(code[rows], K), routes.experts(layer)[rows].ravel()))
+        row, real = found.loc[("random_directions", layer)], found.loc[("real", layer)]
+        assert row["n_draws"] == routing.DRAWS == len(set(drawn))
+        assert row["mi"] == pytest.approx(np.mean(drawn)) and row["sd_draws"] == pytest.approx(np.std(drawn, ddof=1))
+        assert real["z_draws"] == pytest.approx((real["mi"] - row["mi"]) / row["sd_draws"])
+    assert found.loc["hash", "z_draws"].isna().all()
+    with pytest.raises(ValueError, match="draws=1"):
+        routing.measure(model, corpus, draws=1)
+
+
+def test_further_draws_stop_after_the_shard_that_holds_enough(model: LanguageModel, corpus: Corpus, tmp_path) -> None:
+    run = runs.create("short", {}, kind="test", root_folder=tmp_path)
+    asked: dict[str, Any] = {"tagger": Initials(), "n_permutations": 5, "config": READ, "run": run}
+    routing.measure(model, corpus, N, controls=("random_directions",), association_tokens=150, draws=2, **asked)
+    first, second = (routed.Routes(run.path, f"random_directions{end}") for end in ("", "_1"))
+    assert first.n_tokens == N and 150 <= second.n_tokens < N
+    assert (first.experts(0)[: second.n_tokens] != second.experts(0)).any()
 
 
 def test_a_stopped_measurement_goes_on_to_the_same_tables(
