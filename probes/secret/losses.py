@@ -35,10 +35,11 @@ def measure_losses(
     read: StreamConfig,
     n_tokens: int = 5_000,
     tokens_per_document: int = 255,
+    alone: bool = True,
     together: bool = True,
     progress: Progress = silent,
 ) -> DataFrame:
-    """The model's loss with each layer's student in its place, and with all at once where there are several.
+    """The model's loss with each layer's student in its place (`alone`), and with all at once (`together`).
 
     `read` is the text the students were fitted on: its held-out documents are measured on.  The teacher put back in
     float32 shows what replacing alone does.  Means are those of the fits' training outputs.
@@ -52,7 +53,8 @@ def measure_losses(
     config = read.model_copy(
         update={"n_tokens": n_tokens, "tokens_per_document": tokens_per_document, "batch_tokens": 1_024}
     )
-    sets = [(layer,) for layer in sorted(found)] + ([tuple(sorted(found))] if together and len(found) > 1 else [])
+    every = tuple(sorted(found))
+    sets = [(layer,) for layer in every if alone] + ([every] if together and (len(every) > 1 or not alone) else [])
     jobs, done = 1 + len(sets) * len(REPLACEMENTS), 0
     plain = document_losses(model, measured, config, {}, within(progress, 0, jobs))
     rows: list[dict[str, Any]] = []
