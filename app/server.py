@@ -54,7 +54,9 @@ def url(port: int, page: str = "", **query: str | None) -> str:
 @contextlib.contextmanager
 def serving(runs_folder: Path, port: int, wait: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
     """The server showing the runs below `runs_folder`, up and answering; it ends with the block."""
-    command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT), f"--server.port={port}"]
+    # said here as well, where no setting of the user's own Streamlit can open the dashboard to a network
+    settings = [f"--server.port={port}", f"--server.address={ADDRESS}", "--server.enableXsrfProtection=true"]
+    command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT), *settings]
     env = os.environ | {"SPARSESCOPE_RUNS": str(runs_folder.resolve())}
     # a session of its own: Ctrl-C reaches the command that started it, which then ends it in order
     process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)

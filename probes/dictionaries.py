@@ -10,12 +10,14 @@ Columns are features, whatever the file or the model has; where it stores featur
 
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import psutil
 from jaxtyping import Shaped
 from torch import Tensor
 
@@ -181,6 +183,7 @@ def of_file(path: str | Path, key: str | None = None, *, transpose: bool = False
         if path.suffix == ".npy":
             matrix: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         elif path.suffix == ".npz":
+            _check_unpacked(path)
             with np.load(path, allow_pickle=False) as arrays:
                 matrix = arrays[_choose(list(arrays), key, path)]
         elif path.suffix == ".safetensors":
@@ -238,6 +241,15 @@ def _columns_of(weight: Tensor, role: str, d_model: int) -> Tensor:
 
 def _sizes(name: str) -> int:
     return {"mercedes-benz": 0, "icosahedron": 0, "28-lines": 0, "random": 2, "rademacher": 2}.get(name, 1)
+
+
+def _check_unpacked(path: Path) -> None:
+    """ValueError if the archive unpacks to more than the memory that is free: some are made to."""
+    with zipfile.ZipFile(path) as archive:
+        largest = max((member.file_size for member in archive.infolist()), default=0)
+    free = psutil.virtual_memory().available
+    if largest > free // 2:
+        raise ValueError(f"it unpacks to {largest / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; give it as .npy")
 
 
 def _choose(keys: list[str], key: str | None, path: Path) -> str:

@@ -14,7 +14,8 @@ from app.commands._run import sentence
 from app.figures import coherence as figures
 from app.figures.coherence_routers import FIGURES as ROUTERS
 from app.panels import chart, choose_run, dark, entry_panel, frame, live, plain, table_panel, title, told
-from data.runs import Run, create, root
+from app.uploads import keep
+from data.runs import Run, create
 
 HINT = "sparsescope coherence measure smollm2-135m#layer-15-down"
 TABLES = ("coherence", "recovery_bars", "recovery", "coherence_neighbours", "coherence_clusters", "coherence_nearest")
@@ -46,15 +47,16 @@ def form() -> None:
         if st.form_submit_button("Measure", type="primary", icon=":material/play_arrow:"):
             settings = {"methods": tuple(methods), "trials": int(trials), "transpose": transpose}
             settings |= {"dynamic_range": spread, "noise": noise, "support": tuple(support.replace(",", " ").split())}
-            settings |= {"supports": keep(together)} if together is not None else {}
-            start(text, upload, key, settings)
+            start(text, key, upload, together, settings)
 
 
-def start(text: str, upload: object, key: str, settings: dict[str, object]) -> None:
+def start(text: str, key: str, upload: Any, together: Any, settings: dict[str, object]) -> None:
     """Start the job; a refusal is a sentence."""
     try:
         if upload is not None:
-            text = keep(upload) + (f"#{key}" if key else "")
+            text = str(keep(upload.name, upload.getvalue())) + (f"#{key}" if key else "")
+        if together is not None:
+            settings |= {"supports": str(keep(together.name, together.getvalue()))}
         config = CoherenceConfig.model_validate({"dictionaries": (text,), **settings})
         run = create(f"coherence-{config.digest()}", config, kind="probe.coherence", seed=config.seed)
         if run.progress["state"] != "done":
@@ -65,21 +67,6 @@ def start(text: str, upload: object, key: str, settings: dict[str, object]) -> N
         st.query_params["run"] = run.name
         st.session_state.pop("run", None)
         st.rerun()
-
-
-def keep(upload: object) -> str:
-    """Write an uploaded file into the folder of runs, under a name made from its content; returns its path."""
-    import hashlib
-    from pathlib import Path
-
-    content: bytes = upload.getvalue()  # type: ignore[attr-defined]
-    suffix = Path(upload.name).suffix  # type: ignore[attr-defined]
-    folder = root() / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / (hashlib.sha256(content).hexdigest()[:16] + suffix)
-    if not target.exists():
-        target.write_bytes(content)
-    return str(target)
 
 
 def numbers(rows: DataFrame) -> None:

