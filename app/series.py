@@ -2,7 +2,8 @@
 
 `granularity` splits experts: (E, k, h), (2E, 2k, h/2), (4E, 4k, h/4), and the middle one with one of its choices made a
 shared expert.  `experts` adds experts of the same size, E to 16E, with k as it is.  Both keep the parameters that a
-token uses.  `balancing` trains one model under each way of keeping loads even.
+token uses.  `balancing` trains one model under each way of keeping loads even.  `topk` sets experts beside a
+dense model of which only as many neurons are kept (see `app.topk`).
 Sources: Dai et al. 2024 (DeepSeekMoE: fine-grained and shared experts); Krajewski et al. 2024 (granularity).
 """
 
@@ -23,7 +24,7 @@ from toymodels.balancing import Balancing
 from toymodels.language import LanguageConfig
 from toymodels.language_models import ROUTED
 
-Vary = Literal["granularity", "experts", "balancing"]
+Vary = Literal["granularity", "experts", "balancing", "topk"]
 MEASURED = ["layer", "measure", "value", "low", "high", "chance", "n_tokens"]
 BASE = LanguageConfig(
     family="olmoe",
@@ -61,7 +62,10 @@ class SeriesRun(Config):
 def work(run: Run, progress: Progress) -> None:
     """The series into the run; models stay in its folder `models`, and a stopped run goes on at its last snapshot."""
     asked = SeriesRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
-    run.save_tables(measure(asked, run.path / "models", progress=progress))
+    from app import topk
+
+    measured = topk.measure if asked.vary == "topk" else measure
+    run.save_tables(measured(asked, run.path / "models", progress=progress))
 
 
 def measure(config: SeriesRun, folder: Path, *, corpus: Any = None, progress: Progress = silent) -> Tables:
@@ -91,14 +95,16 @@ def measure(config: SeriesRun, folder: Path, *, corpus: Any = None, progress: Pr
         place = folder / f"seed-{settings.seed}" / name.replace(" ", "-")
         last = language.train(settings, place, corpus=text, progress=within(step, 0, 2)).iloc[-1]
         unseen = language.held_out_documents(text, settings.seed)
-        about: dict[str, Any] = {"variant": name, "seed": settings.seed}
         found = experts_of(place / last["folder"], unseen, config, within(step, 1, 2))
-        measured.append(found.assign(**about))
-        models.append(about | shape(settings, place / last["folder"]) | last[_KEPT].to_dict())
+        measured.append(found.assign(variant=name, seed=settings.seed))
+        models.append(about_training(name, settings, place / last["folder"], last))
     return Tables(series=pd.concat(measured, ignore_index=True), series_models=DataFrame(models))
 
 
-_KEPT = ["loss", "unigram", "kneser_ney", "dropped", "tokens"]
+def about_training(name: str, settings: LanguageConfig, folder: Path, last: Any) -> dict[str, Any]:
+    """A row of `series_models`: the training's name and seed, the model's size, its losses at the last snapshot."""
+    kept = ["loss", "unigram", "kneser_ney", "dropped", "tokens"]
+    return {"variant": name, "seed": settings.seed} | shape(settings, folder) | last[kept].to_dict()
 
 
 def variants(config: SeriesRun) -> Mapping[str, LanguageConfig]:
@@ -107,6 +113,10 @@ def variants(config: SeriesRun) -> Mapping[str, LanguageConfig]:
     if base.family not in ROUTED:
         raise ValueError(f"{base.family} has no experts to vary; choose one of {', '.join(ROUTED)}")
     n, k, h = base.n_experts, base.k, base.d_mlp
+    if config.vary == "topk":
+        from app import topk
+
+        return topk.variants(base)
     if config.vary == "balancing":
         own = {"family": "deepseek_v3"}
         return {way: _changed(base, **own, balancing=way) for way in get_args(Balancing)}
@@ -128,15 +138,16 @@ def shape(config: LanguageConfig, folder: Path) -> dict[str, Any]:
     total = sum(prod(size) for size in sizes.values())
     # Experts lie in one tensor each or stacked; either way their names say so, and a token uses k of n_experts.
     routed = sum(prod(size) for name, size in sizes.items() if ".experts." in name)
+    n, k = (config.n_experts, config.k) if config.family in ROUTED else (1, 1)
     return {
-        "n_experts": config.n_experts,
-        "k": config.k,
+        "n_experts": n,
+        "k": k,
         "d_mlp": config.d_mlp,
-        "shared": int(config.family != "olmoe"),
-        "balancing": config.balancing,
+        "shared": int(config.family in ("qwen2_moe", "deepseek_v3")),
+        "balancing": config.balancing if n > 1 else "none",
         "parameters": total,
-        "active": total - routed + routed * config.k // config.n_experts,
-        "combinations": comb(config.n_experts, config.k),
+        "active": total - routed + routed * k // n,
+        "combinations": comb(n, k),
     }
 
 

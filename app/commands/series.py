@@ -13,7 +13,7 @@ verbs = typer.Typer()
 @verbs.command()
 @guard
 def series(
-    vary: Annotated[str, typer.Argument(help="granularity, experts or balancing.")] = "granularity",
+    vary: Annotated[str, typer.Argument(help="granularity, experts, balancing or topk.")] = "granularity",
     family: Annotated[str, typer.Option(help="olmoe, qwen2_moe or deepseek_v3 (the last for balancing).")] = "olmoe",
     experts: Annotated[int, typer.Option(help="Experts of the first model.")] = 8,
     k: Annotated[int, typer.Option(help="Experts used for a token in the first model.")] = 2,
@@ -37,6 +37,9 @@ def series(
     verbs beside the base rate, how near experts are to constants, to affine maps and to each other beside random
     weights, and the loads.
 
+    topk: the losses of experts, k of E used, beside a dense model of as many neurons, of which the same share is kept
+    after the fact, or in training.
+
     The default takes about 40 minutes on two cores. Ctrl-C keeps what is trained; the same command goes on.
 
     Examples: `sparsescope series granularity`, `sparsescope series balancing --steps 300 --seeds 1`
@@ -56,4 +59,7 @@ def series(
         jobs.carry_out(run, work, tell)
     shown = ["variant", "seed", "parameters", "active", "loss", "kneser_ney"]
     echo_columns(shown, run.table("series_models")[shown].round(3).to_numpy().tolist())
+    if vary == "topk":
+        shown = ["trained", "choice", "share", "loss", "change", "low", "high"]
+        echo_columns(shown, run.table("series_topk")[shown].round(3).to_numpy().tolist())
     typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page training` shows it")

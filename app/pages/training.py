@@ -4,7 +4,7 @@ from app.panels import Experiment, experiments, title
 
 SERIES = (
     *("loss", "specialization", "punctuation", "verbs", "constants", "affine", "means", "outputs", "weights"),
-    *("load", "busiest"),
+    *("load", "busiest", "topk"),
 )
 EXPERIMENTS = {
     "snapshots": Experiment(
@@ -21,7 +21,7 @@ EXPERIMENTS = {
         "sparsescope series granularity",
     ),
 }
-TABLES = ("series_models", "series", "snapshots", "saturation", "specialization", "purest", "routing")
+TABLES = ("series_models", "series", "series_topk", "snapshots", "saturation", "specialization", "purest", "routing")
 
 title("Training", "When does routing settle, and what do finer experts, more experts or balanced loads change?")
 experiments(EXPERIMENTS, TABLES)

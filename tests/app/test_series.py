@@ -63,3 +63,28 @@ def test_balancing_varies_one_family_and_a_dense_model_cannot_be_varied() -> Non
     dense = LanguageConfig.model_validate(LITTLE.model_dump(exclude={"balancing"}) | {"family": "llama"})
     with pytest.raises(ValueError, match="no experts to vary"):
         variants(SeriesRun(model=dense))
+
+
+def test_topk_sets_experts_beside_neurons_kept_after_the_fact(corpus: Corpus, tmp_path: Path) -> None:
+    from app import topk
+
+    model = LITTLE.model_copy(update={"n_experts": 8, "d_mlp": 4})
+    config = SeriesRun(vary="topk", model=model, seeds=1, n_tokens=500)
+    assert list(variants(config)) == ["dense", "dense, top-k", "mixture, 1 of 8", "mixture, 2 of 8", "mixture, 4 of 8"]
+    tables = topk.measure(config, tmp_path, corpus=corpus)
+    found = tables.series_topk.set_index(["trained", "choice", "share"])
+    assert len(found) == 3 * 3 + 1 + 3 and found["n_tokens"].nunique() == 1
+    dense = found["loss"] - found["change"]
+    assert dense.to_numpy() == pytest.approx(dense.iloc[0]), "all are compared with one model on the same documents"
+    assert (found["low"] <= found["change"]).all() and (found["change"] <= found["high"]).all()
+    # at the same share the neurons in use hold as many weights; routers and norms are the rest
+    for share in (0.125, 0.25, 0.5):
+        experts, neurons = (
+            found.loc[(f"mixture, {round(8 * share)} of 8", "experts", share), "active"],
+            found.loc[("after the fact", "oracle", share), "active"],
+        )
+        assert 0 <= experts - neurons <= model.n_layers * model.d_model * (8 + 2)
+    sizes = tables.series_models.set_index("variant")
+    assert sizes.loc["dense", "active"] == sizes.loc["dense", "parameters"] and sizes.loc["dense", "n_experts"] == 1
+    with pytest.raises(ValueError, match="eighths"):
+        topk.variants(LITTLE)
