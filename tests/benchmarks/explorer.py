@@ -38,6 +38,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         source = Run(asked.run) if asked.run else small(Path(place))
+        settings = {"benchmark": "explorer", "rows": asked.rows, "run": source.settings}
         large = repeated(source, Path(place) / "large", asked.rows)
         rows = measured(large)
         size = {p.name: p.stat().st_size for p in large.path.glob("rout*.parquet")}
@@ -45,7 +46,6 @@ def main() -> None:
         print(f"{row['what']:18} {row['seconds']:.2f} s CPU  goal {row['goal']}")
     from data.runs import provenance
 
-    settings = {"benchmark": "explorer", "rows": asked.rows, "run": source.settings}
     record = {"rows": rows, "bytes": size, "provenance": provenance(seed=0, settings=settings)}
     asked.json.parent.mkdir(exist_ok=True)
     asked.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,18 +1,14 @@
 """What measuring costs: CPU time of a pass with accumulators over the plain forward pass without vocabulary projection.
 
-    python -m tests.benchmarks.stream [--tokens 2000] [--rounds 5] [--memory-tokens 20000 100000]
+    python -m tests.benchmarks.stream [--tokens 2000] [--rounds 5]
 
 One thread.  In every round each variant reads the same tokens in turn, and its time is divided by the mean of the plain
-passes before and after it; reported is the median over rounds.  With --memory-tokens the peak resident memory of two
-passes of these lengths is compared, each in a process of its own (`--memory-tokens 0` leaves it out).
+passes before and after it; reported is the median over rounds.
 """
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,25 +34,17 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--tokens", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory-tokens", type=int, nargs="+", default=[20_000, 100_000])
     parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--peak", type=int, default=0, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.peak:
-        print(json.dumps(peak(asked.model, asked.dtype[0], asked.peak)))
-        return
     rows = [row for dtype in asked.dtype for row in ratios(asked.model, dtype, asked.tokens, asked.rounds)]
     for row in rows:
         goal = f"  goal {row['goal']}" if row["goal"] else ""
         print(f"{row['dtype']:9} {row['part']:14} {row['ratio']:.3f}  ({row['least']:.3f}-{row['most']:.3f}){goal}")
-    memory = compare_memory(asked) if any(asked.memory_tokens) else None
-    if memory:
-        print("  ".join(f"{k} {v:,.3f}" for k, v in memory.items()))
     from data.runs import provenance
 
     settings = {"benchmark": "stream", "model": asked.model, "tokens": asked.tokens, "rounds": asked.rounds}
-    record = {"rows": rows, "memory": memory, "provenance": provenance(seed=0, settings=settings)}
+    record = {"rows": rows, "provenance": provenance(seed=0, settings=settings)}
     asked.json.parent.mkdir(exist_ok=True)
     asked.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -102,25 +90,6 @@ def seconds(run: Callable[[], None]) -> float:
     begun = time.process_time()
     run()
     return time.process_time() - begun
-
-
-def peak(name: str, dtype: str, n_tokens: int) -> dict[str, float]:
-    """Peak resident MB of one pass with everything measured."""
-    model = open_model(name, dtype=dtype)
-    parts = {**Held(model).parts(), "inputs": InputMoments(model)}
-    stream.run(model, open_corpus(), parts, StreamConfig(n_tokens=n_tokens))
-    return {"tokens": n_tokens, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def compare_memory(asked: argparse.Namespace) -> dict[str, float]:
-    """Peak memory of two lengths and their ratio (goal: at most 1.05)."""
-    found = {}
-    for n in asked.memory_tokens:
-        command = [sys.executable, "-m", "tests.benchmarks.stream", "--model", asked.model, "--peak", str(n)]
-        done = subprocess.run([*command, "--dtype", "bfloat16"], capture_output=True, text=True, check=True)
-        found[f"mb_{n}"] = json.loads(done.stdout.splitlines()[-1])["mb"]
-    first, *_, last = found.values()
-    return found | {"ratio": last / first, "goal": 1.05}
 
 
 if __name__ == "__main__":
