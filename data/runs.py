@@ -257,9 +257,9 @@ def list_runs(root_folder: Path | None = None) -> list[Run]:
 
 
 def known_runs() -> list[Run]:
-    """The runs below the root folder, newest first, then those that ship unless one of the same name hides them."""
-    own = list_runs()
-    return own + [run for run in list_runs(SHIPPED) if run.name not in {one.name for one in own}]
+    """The runs below the root folder, newest first, then by name those that ship unless one of its name hides them."""
+    own, shipped = list_runs(), sorted(list_runs(SHIPPED), key=lambda run: run.name)  # as installed, no order in time
+    return own + [run for run in shipped if run.name not in {one.name for one in own}]
 
 
 def compare(first: Run, second: Run) -> DataFrame:

@@ -59,7 +59,7 @@ def syntax(tables: Frames) -> Finding:
     """Information on word class and on domain, each less its type null, layer by layer."""
     held = last_step(tables["specialization"])
     if "domain" not in set(held["labels"]):
-        raise Lacking("the text has one domain only; route a folder of texts of several domains")
+        raise Lacking("the text has one domain only; route texts of several domains, joined by +")
     word, domain = _beyond(held, "word_class"), _beyond(held, "domain")
     difference = word["value"] - domain["value"]
     margin = 1.96 * (word["sd"] ** 2 + domain["sd"] ** 2) ** 0.5
@@ -200,7 +200,7 @@ CLAIMS = (
         "Jiang et al. 2024 (Mixtral)",
         "holds: more information on word class than on domain, each beyond its type null, in every layer by 1.96 sd of "
         "the nulls; partly: in some",
-        f"{PROBE} --text FOLDER_OF_DOMAINS",
+        f"{PROBE} --text sotu-modern+python-reference",
         ("specialization",),
         syntax,
         "specialization-by-layer",

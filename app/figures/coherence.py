@@ -51,6 +51,7 @@ def bars(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> go
             y=[BARS[bar] for bar in part["bar"]],
             x=k,
             orientation="h",
+            offsetgroup=condition,
             name=look.label,
             marker={"color": look.colour, "pattern": {"shape": "" if condition == "real" else "/"}},
             error_x={
@@ -61,13 +62,21 @@ def bars(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> go
                 "color": theme.INK[dark],
                 "thickness": 1,
             },
-            text=part["k"],
-            textposition="inside",
-            textangle=0,
-            insidetextanchor="start",
-            constraintext="none",  # else it shrinks below what can be read
             customdata=part[["kind", "k", "low", "high"]],
             hovertemplate="%{y}<br>k = %{customdata[1]} (%{customdata[2]}–%{customdata[3]})" + _SERIES,
+        )
+        figure.add_bar(  # a second, unseen bar up to the whisker's end carries the number beyond it
+            y=[BARS[bar] for bar in part["bar"]],
+            x=part["high"].clip(lower=0.5),
+            orientation="h",
+            offsetgroup=condition,
+            marker={"color": "rgba(0,0,0,0)", "line": {"width": 0}},
+            text=part["k"],
+            textposition="outside",
+            textfont={"color": theme.INK[dark]},
+            cliponaxis=False,
+            hoverinfo="skip",
+            showlegend=False,
         )
     figure.update_xaxes(type="log", title="active features k", tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500])
     figure.update_layout(barmode="group", bargap=0.25, legend={"traceorder": "reversed"})

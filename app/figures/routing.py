@@ -250,7 +250,8 @@ def route_map(
             showlegend=False,
         )
     figure.update_xaxes(title="Layer", dtick=1)
-    figure.update_yaxes(title="Expert", dtick=max(1, int(nodes["expert"].max() + 1) // 16), autorange="reversed")
+    n_experts = int(max(nodes["expert"].max(), nodes["next_expert"].max())) + 1
+    figure.update_yaxes(title="Expert", dtick=max(1, n_experts // 16), range=[n_experts - 0.5, -0.5])
     figure.update_layout(height=560)
     return theme.style(figure, dark=dark, width=width, alt=route_caption(transitions, condition))
 

@@ -26,6 +26,8 @@ Against = Literal["base", "null"]
 AGAINST = {"base": "share in the text", "null": "share under the type null"}
 MAX_Q = 0.05
 """Cells above this false discovery rate are drawn grey."""
+MOST_NAMES = 18
+"""Names in a figure."""
 _REACH = 3
 """Colours reach from 1/8 to 8 times."""
 
@@ -226,26 +228,29 @@ def name_table(
             theme.note(go.Figure(), names_caption(names, layer, condition), dark=dark), dark=dark, width=width
         )
     ink, grid = theme.INK[dark], theme.GRID[dark]
-    heads = ["Layer", "Expert", "Name", "Evidence", "Tokens that say most"]
-    columns = [rows[c].astype(str) for c in ("layer", "expert", "name", "evidence", "tokens")]
+    heads = ["Layer,<br>expert", "Name", "Evidence", "Tokens that say most"]
+    where = rows["layer"].astype(str) + ", " + rows["expert"].astype(str)
+    columns = [where, *(rows[c].map(lambda v: escape(str(v))) for c in ("name", "evidence", "tokens"))]
     cell = {"font": {"color": ink}, "line": {"color": grid}, "align": "left"}
     figure = go.Figure(
         go.Table(
-            columnwidth=[1.3, 1.5, 4, 8, 8],
+            columnwidth=[2.4, 4, 8, 8] if width == "screen" else [2.4, 3.6, 5, 4],
             header={"values": heads, "fill": {"color": grid}} | cell,
             cells={"values": columns, "fill": {"color": theme.GROUND[dark]}, "height": 24} | cell,
         )
     )
     alt, screen = names_caption(names, layer, condition), width == "screen"
-    high = 90 + 26 * len(rows) if screen else 0.5 + 0.45 * len(rows)
+    lines = {"column": 0.74, "text": 0.38, "wide": 0.31}.get(width, 0.0)
+    high = 90 + 26 * len(rows) if screen else 0.5 + lines * len(rows)
     return theme.style(figure, dark=dark, width=width, height=high, alt=alt)
 
 
 def named(names: DataFrame, layer: int | None = None, condition: str = "real") -> DataFrame:
-    """Rows of experts with a name, by layer and share."""
+    """Rows of experts with a name, by layer and share; at most the MOST_NAMES surest, so that they fit on a page."""
     theme.need(("condition", "layer", "expert", "name", "evidence", "share", "tokens"), names, "names")
     rows = names[(names["condition"] == condition) & (names["name"] != "none")]
     rows = rows if layer is None else rows[rows["layer"] == layer]
+    rows = rows.sort_values("share", ascending=False, kind="stable").head(MOST_NAMES)
     return rows.sort_values(["layer", "share"], ascending=[True, False]).fillna({"tokens": ""}).reset_index(drop=True)
 
 
@@ -257,9 +262,12 @@ def names_caption(names: DataFrame, layer: int | None = None, condition: str = "
         part = held[held["condition"] == name]
         said.append(f"{int((part['name'] != 'none').sum())} of {len(part)} ({theme.condition(name).label})")
     place = "all layers" if layer is None else f"layer {layer}"
+    shown = ((held["condition"] == condition) & (held["name"] != "none")).sum()
+    most = f" The {MOST_NAMES} with the largest shares are shown." if shown > MOST_NAMES else ""
     return (
         f"Experts with a name in {place}: {'; '.join(said)}. A name needs a false discovery rate of 1% against "
         "exchanged labels and the type null, a tenth of the expert's tokens, and 1.5 times the share in the text."
+        + most
     )
 
 

@@ -135,25 +135,37 @@ def style(
         figure.update_layout(autosize=True, width=None, height=height or figure.layout.height or 420)
     else:
         inches = INCHES[width]
-        high = height or inches * (0.72 if width == "column" else 0.52) + _legend_inches(figure, inches, points)
+        rows, line = _legend_rows(figure, inches, points), 2 * max(points - 1, 7) / 72
+        high = height or inches * (0.72 if width == "column" else 0.52) + max(0, rows - 2) * line
         figure.update_layout(autosize=False, width=pixels(inches), height=pixels(high))
+        _wrap_titles(figure, pixels(high - rows * line) - 40, points)
     if alt:
         figure.update_layout(meta={**(figure.layout.meta or {}), "alt": alt})
     return figure
 
 
-def _legend_inches(figure: go.Figure, inches: float, points: float) -> float:
-    """Height of the legend's rows after the first two, which would be taken from the plot: columns are as wide as the
-    longest name, at half an em a letter, beside a symbol and a gap of 50 pixels.
+def _legend_rows(figure: go.Figure, inches: float, points: float) -> int:
+    """Rows of a legend above the plot, those after the second of which would be taken from the plot's height: columns
+    are as wide as the longest name, at half an em a letter, beside a symbol and a gap of 50 pixels.
     """
     named = {t.legendgroup or t.name: t.name for t in figure.data if t.name and t.showlegend is not False}
     if len(named) < 2 or figure.layout.showlegend is False or figure.layout.legend.orientation == "v":
-        return 0.0
+        return 0
     em = max(points - 1, 7) * 96 / 72
     widths = [50 + 0.5 * em * len(str(name)) for name in named.values()]
     columns = max(1, int(pixels(inches) // max(widths)))
-    rows = 1 if sum(widths) <= pixels(inches) else -(-len(widths) // columns)
-    return max(0, rows - 2) * 2 * em / 96
+    return 1 if sum(widths) <= pixels(inches) else -(-len(widths) // columns)
+
+
+def _wrap_titles(figure: go.Figure, plot: float, points: float) -> None:
+    """Break titles of vertical axes that are longer than their axis (`plot` pixels are there for all rows of axes)."""
+    for axis in figure.select_yaxes():
+        text, (low, high) = axis.title.text or "", axis.domain or (0, 1)
+        room = plot * (high - low) / (0.5 * points * 96 / 72)
+        if len(text) > room and " " in text and "<br>" not in text:
+            spaces = [i for i, sign in enumerate(text) if sign == " "]
+            at = min(spaces, key=lambda i: abs(i - len(text) / 2))
+            axis.title.text = f"{text[:at]}<br>{text[at + 1 :]}"
 
 
 def template(*, dark: bool = False, points: float = 8.0, screen: bool = False) -> go.layout.Template:

@@ -6,6 +6,8 @@ Tables (each may have a column `panel` whose values become small multiples, e.g.
     toy_features   feature, norm, superposition, dimensionality         best of `best_of` seeds
 """
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 from pandas import DataFrame
@@ -28,10 +30,15 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
     names = panels(table)
     widths = [w for _ in names for w in (1.0, 0.13)]
     titles = [title for name in names for title in (str(name), "")]
-    figure = multiples(titles, column_widths=widths, spacing=0.012)
+    lines = _lines(names, width)
+    across = -(-len(names) // lines)
+    titles += [""] * (2 * across * lines - len(titles))
+    figure = multiples(
+        titles, rows=lines, column_widths=(widths * across)[: 2 * across], spacing=0.012, vertical_spacing=0.25
+    )
     reach = max(float(table["value"].abs().max()), 1e-9)
-    for i, name in enumerate(names):
-        rows = part(table, name)
+    for number, name in enumerate(names):
+        rows, (line, i) = part(table, name), divmod(number, across)
         for offset, matrix in enumerate(("W^T W", "b")):
             square = rows[rows["matrix"] == matrix].pivot_table(index="row", columns="column", values="value")
             words = "feature %{x} → output %{y}" if matrix == "W^T W" else "bias of output %{y}"
@@ -43,13 +50,18 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
                 hovertemplate=f"{words}: %{{z:.3f}}<extra></extra>",
                 xgap=1 if len(square) <= 40 else 0,
                 ygap=1 if len(square) <= 40 else 0,
-                row=1,
+                row=line + 1,
                 col=2 * i + 1 + offset,
             )
         first = i == 0
-        middle = i == (len(names) - 1) // 2
+        middle = i == (across - 1) // 2 and line == lines - 1
         figure.update_xaxes(
-            title="input feature i" if middle else None, showline=False, nticks=4, tickangle=0, row=1, col=2 * i + 1
+            title="input feature i" if middle else None,
+            showline=False,
+            nticks=4,
+            tickangle=0,
+            row=line + 1,
+            col=2 * i + 1,
         )
         figure.update_yaxes(
             title="output feature j" if first else None,
@@ -57,11 +69,13 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
             showline=False,
             showticklabels=first,
             ticks="outside" if first else "",
-            row=1,
+            row=line + 1,
             col=2 * i + 1,
         )
-        figure.update_yaxes(showticklabels=False, autorange="reversed", ticks="", showline=False, row=1, col=2 * i + 2)
-        figure.update_xaxes(showline=False, ticks="", row=1, col=2 * i + 2)
+        beside = {"row": line + 1, "col": 2 * i + 2}
+        figure.update_yaxes(showticklabels=False, autorange="reversed", ticks="", showline=False, **beside)
+        figure.update_xaxes(showline=False, ticks="", **beside)
+    _hide_spare(figure, 2 * len(names), 2 * across, lines)
     figure.update_layout(
         coloraxis={
             "colorscale": [list(stop) for stop in (_DIVERGING_DARK if dark else theme.DIVERGING)],
@@ -77,7 +91,13 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
         f"WᵀW and bias b of the lowest-loss toy model{_best(table)}; 1 on the diagonal: learned, off it: interference"
     )
     return finish(
-        figure, told, dark=dark, width=width, alt=matrices_caption(table), height=_high(width, 340, 2.6), panels=True
+        figure,
+        told,
+        dark=dark,
+        width=width,
+        alt=matrices_caption(table),
+        height=_high(width, 340, 1.4 + 1.2 * lines),
+        panels=True,
     )
 
 
@@ -97,9 +117,11 @@ def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
     """Norm of each feature as a bar, coloured by the interference it suffers; one panel a density."""
     theme.need(("feature", "norm", "superposition"), table, "toy_features")
     names = panels(table)
-    figure = multiples(names, shared_yaxes=True, shared_xaxes=True, spacing=0.015)
-    for i, name in enumerate(names):
-        rows = part(table, name).sort_values("feature")
+    lines = _lines(names, width)
+    across = -(-len(names) // lines)
+    figure = multiples(names, rows=lines, shared_yaxes=True, spacing=0.015, vertical_spacing=0.2)
+    for number, name in enumerate(names):
+        rows, (line, i) = part(table, name).sort_values("feature"), divmod(number, across)
         figure.add_bar(
             x=rows["norm"],
             y=rows["feature"],
@@ -107,13 +129,20 @@ def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             customdata=rows["superposition"],
             hovertemplate="feature %{y}: norm %{x:.2f}, superposition %{customdata:.2f}<extra></extra>",
             marker={"color": rows["superposition"].clip(0, 1), "coloraxis": "coloraxis", "line": {"width": 0}},
-            row=1,
+            row=line + 1,
             col=i + 1,
         )
-        figure.update_xaxes(title="‖Wᵢ‖", range=[0, max(1.25, float(table["norm"].max()) * 1.05)], row=1, col=i + 1)
-        figure.update_xaxes(tickvals=[0, 1], row=1, col=i + 1)
+        last = number + across >= len(names)
+        figure.update_xaxes(
+            title="‖Wᵢ‖" if last else None,
+            range=[0, max(1.25, float(table["norm"].max()) * 1.05)],
+            tickvals=[0, 1],
+            row=line + 1,
+            col=i + 1,
+        )
+    _hide_spare(figure, len(names), across, lines)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_yaxes(title="feature, most important first", row=1, col=1)
+    figure.update_yaxes(title="feature, most important first", col=1)
     figure.update_layout(
         bargap=0.15,
         coloraxis={
@@ -132,7 +161,13 @@ def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
     )
     told = f"Features' norms in the lowest-loss toy model{_best(table)}; colour: interference from all other features"
     return finish(
-        figure, told, dark=dark, width=width, alt=stacks_caption(table), height=_high(width, 400, 2.8), panels=True
+        figure,
+        told,
+        dark=dark,
+        width=width,
+        alt=stacks_caption(table),
+        height=_high(width, 400, 1.4 + 1.4 * lines),
+        panels=True,
     )
 
 
@@ -152,6 +187,19 @@ def stacks_caption(table: DataFrame) -> str:
 
 def _best(table: DataFrame) -> str:
     return best_of(table, " of {}")
+
+
+def _lines(names: Sequence[Hashable], width: Width) -> int:
+    """Rows of small multiples: in a column at most four stand side by side, else their names meet."""
+    return -(-len(names) // 4) if width == "column" else 1
+
+
+def _hide_spare(figure: go.Figure, used: int, across: int, lines: int) -> None:
+    """Take away the axes of places that are left over in the last row."""
+    for place in range(used, across * lines):
+        line, i = divmod(place, across)
+        figure.update_xaxes(visible=False, row=line + 1, col=i + 1)
+        figure.update_yaxes(visible=False, row=line + 1, col=i + 1)
 
 
 def _high(width: Width, screen: float, inches: float) -> float:

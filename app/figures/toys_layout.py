@@ -12,7 +12,8 @@ from app.figures.theme import Width
 LINES = ((1.0, "1"), (2 / 3, "2/3"), (1 / 2, "1/2"), (2 / 5, "2/5"), (3 / 8, "3/8"))
 """Dimensionalities of the polytopes that uniform features prefer, with their names."""
 
-_UNDER = {"screen": -0.15, "wide": -0.22, "text": -0.24, "column": -0.3}
+_UNDER = -52
+"""Pixels from the plot to a legend below its axis; the plot is some 0.65 of the figure's height."""
 
 SHAPES = {"1": "alone", "2/3": "triangle", "1/2": "digon", "2/5": "pentagon", "3/8": "antiprism"}
 
@@ -50,7 +51,9 @@ def finish(
             "pad": {"t": int(6 + 0.7 * size * (len(lines) - 1)), "l": 8},
         },
         margin={"t": int(12 + 1.35 * size * len(lines) + above)},
-        legend={"y": _UNDER[width], "yanchor": "top"} if under else {"y": 1.0 + (0.07 if panels else 0.01)},
+        legend={"y": _UNDER / (0.65 * figure.layout.height), "yanchor": "top"}
+        if under
+        else {"y": 1.0 + (0.07 if panels else 0.01)},
         showlegend=legend,
     )
     figure.update_annotations(
