@@ -1,11 +1,15 @@
 """The palette against the mathematics of contrast and colour blindness; the sizes against print."""
 
+import tomllib
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from plotly.subplots import make_subplots
 
+import app
 from app.figures import theme
 
 # Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB.
@@ -90,3 +94,34 @@ def test_a_legend_of_many_rows_does_not_take_its_height_from_the_plot() -> None:
     assert high(1, "a") == high(3, "a") == high(2, "as long as half of the column") == plain
     assert high(5, "as long as half of the column") > plain + 50
     assert high(5, "as long as half of the column", "wide") == theme.pixels(6.75 * 0.52)
+
+
+def test_titles_longer_than_their_axis_break_in_print_only() -> None:
+    long, short = "Experts kept from one token to the next (%)", "Loss (nats)"
+
+    def titled(width: theme.Width) -> list[str]:
+        figure = make_subplots(rows=3, cols=1)
+        for row, text in enumerate((long, short, "Unbreakable" * 9), 1):
+            figure.update_yaxes(title=text, row=row)
+        return [axis.title.text for axis in theme.style(figure, width=width).select_yaxes()]
+
+    assert titled("screen") == [long, short, "Unbreakable" * 9]
+    first, *others = titled("column")
+    assert first.split("<br>") == ["Experts kept from one", "token to the next (%)"]
+    assert others[1] == "Unbreakable" * 9
+    alone = theme.style(go.Figure().update_yaxes(title="Neurons firing (% of tokens)"), width="column")
+    assert "<br>" not in alone.layout.yaxis.title.text
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_and_figure_text_meets_the_contrast_of_wcag(dark: bool) -> None:
+    """Text 4.5 to 1 (1.4.3), marks and scales 3 to 1 (1.4.11), on the page's own grounds and on hover labels."""
+    settings = tomllib.loads((Path(app.__file__).parent / "dashboard" / ".streamlit" / "config.toml").read_text())
+    page = settings["theme"]["dark" if dark else "light"]
+    for ground in (page["backgroundColor"], page["secondaryBackgroundColor"]):
+        assert contrast(page["textColor"], ground) >= 7
+        assert contrast(theme.INK[dark], ground) >= 7 and contrast(theme.QUIET[dark], ground) >= 4.5
+        assert min(contrast(colour, ground) for colour in theme.PALETTE[dark]) >= 3
+    assert contrast(page["primaryColor"], page["backgroundColor"]) >= 4.5
+    assert contrast("#ffffff", page["primaryColor"]) >= 3, "words on a button; in the dark no blue has 4.5 to both"
+    assert contrast(theme.INK[dark], theme.GRID[dark]) >= 4.5, "hover labels"
