@@ -44,6 +44,8 @@ class SecretRun(Config):
     """Other numbers of experts mixed for a token."""
     n_tokens: PositiveInt = 50_000
     """Tokens read; a fifth of the documents is held out."""
+    tokens_per_document: PositiveInt | None = None
+    """Taken from the start of each document; None: 1,020 or more."""
     steps: PositiveInt = 1_500
     """Adam steps of the trained students."""
     batch: PositiveInt = 512
@@ -92,7 +94,7 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
         [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
     )
     layers = asked.layers or (model.n_layers // 2,)
-    read = StreamConfig(n_tokens=asked.n_tokens, seed=asked.seed)
+    read = StreamConfig(n_tokens=asked.n_tokens, tokens_per_document=asked.tokens_per_document, seed=asked.seed)
     inputs = secret.capture(model, corpus, layers, read, name="inputs", root=run.path, progress=_part(progress, 0, 8))
     students = [
         one

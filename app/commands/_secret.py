@@ -33,6 +33,9 @@ def secret(
     ] = None,
     more_k: Annotated[list[int] | None, typer.Option(help="Another number of experts mixed; may be repeated.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 50_000,
+    tokens_per_document: Annotated[
+        int | None, typer.Option(help="Tokens taken from the start of each document. Default: 1,020 or more.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Adam steps of the trained students.")] = 1_500,
     batch: Annotated[int, typer.Option(help="Tokens a step.")] = 512,
     seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
@@ -73,6 +76,7 @@ def secret(
     asked |= {"rank": rank, "k": k, "n_tokens": tokens, "steps": steps, "seeds": tuple(range(seeds)), "dtype": dtype}
     asked |= {"losses": losses, "embedding": embedding, "seed": seed, "batch": batch}
     asked |= {"more_experts": tuple(more_experts or ()), "more_active": tuple(more_active or ())}
+    asked |= {"tokens_per_document": tokens_per_document}
     asked |= {"more_k": tuple(more_k or ())}
     chosen = {"methods": method, "conditions": condition}
     config = SecretRun.model_validate(asked | {key: value for key, value in chosen.items() if value})

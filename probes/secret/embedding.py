@@ -31,6 +31,7 @@ def curves(
     subject: Layer,
     conditions: Sequence[Condition] = ("real", "gaussian"),
     cells: Sequence[int] = CELLS,
+    affine: Sequence[int] = AFFINE_CELLS,
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[DataFrame, DataFrame]:
@@ -42,7 +43,7 @@ def curves(
     """
     rows, slopes = [], []
     jobs = [(c, "constants", n) for c in conditions for n in cells] + [
-        (c, "affine", n) for c in conditions for n in AFFINE_CELLS
+        (c, "affine", n) for c in conditions for n in affine
     ]
     held: dict[str, list[Missed]] = {}
     for number, (condition, what, n_cells) in enumerate(sorted(jobs, key=lambda job: job[0])):

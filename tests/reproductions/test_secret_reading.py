@@ -31,7 +31,8 @@ __all__ = ["inputs", "model", "root"]
 pytestmark = [pytest.mark.reproduction, pytest.mark.model]
 EVERY = READ.model_copy(update={"n_tokens": 52_020})
 """Half of the text: the inputs of 30 layers take 3.6 GB."""
-LATENTS = SaeConfig(site="ffn_input", layer=15, d_sae=2_304, k=32, steps=1_200)
+TOKENS = 20_000
+LATENTS = SaeConfig(site="ffn_input", layer=15, d_sae=2_304, k=32, steps=1_000)
 
 
 def test_every_layer_replaced_at_once(model: LanguageModel, root: Path) -> None:
@@ -60,13 +61,13 @@ def test_gradient_from_the_closed_form_on(model: LanguageModel, inputs: Run, roo
     asked = [
         secret.SecretConfig(layer=15, method=method, k=k, steps=steps, batch=1_024, rates=(1e-3,))
         for k in (1, 2)
-        for method, steps in (("closed_form", 1), ("refined", 100), ("refined", 400))
+        for method, steps in (("closed_form", 1), ("refined", 100), ("refined", 300))
     ]
     found = secret.compare(model, students=asked, inputs=inputs, run=run, progress=tell).secret
     record("secret_refined", {"corpus": "sotu", "layer": 15, **READ.model_dump()}, {"secret": records(found)})
     for _, rows in found.groupby("k_asked"):
         trained = rows.set_index("steps")["fvu_train"]
-        assert trained[400] < trained[100] < trained[1]
+        assert trained[300] < trained[100] < trained[1]
 
 
 def test_secret_experts_read_as_any_mixture(model: LanguageModel, inputs: Run, root: Path) -> None:
@@ -75,16 +76,16 @@ def test_secret_experts_read_as_any_mixture(model: LanguageModel, inputs: Run, r
     mixture = open_model("smollm2-135m", dtype="bfloat16", secret_experts=run)
     unread = held_out_documents(open_corpus("sotu"), READ.seed)
     config = StreamConfig(tokens_per_document=765)
-    tables = routing.measure(mixture, unread, 30_000, n_permutations=50, config=config, progress=tell)
+    tables = routing.measure(mixture, unread, TOKENS, n_permutations=50, config=config, progress=tell)
     named = purest(tables.by_class, mixture.n_experts)
     damage = experts.measure(
-        mixture, unread, layers=[15], replace=("zero",), n_tokens=6_000, curves=False, progress=tell
+        mixture, unread, layers=[15], replace=("zero",), n_tokens=4_000, curves=False, progress=tell
     )
     special = tables.specialization.query("labels in ['word_class', 'fine', 'token']")
     shown = named[(named["labels"] == "word_class") & named["label"].isin(["VERB", "PUNCT", "NOUN", "NUM"])]
     record(
         "secret_reading",
-        {"text": "documents of sotu that no student was fitted on", "n_tokens": 30_000, "layers": [3, 15]},
+        {"text": "documents of sotu that no student was fitted on", "n_tokens": TOKENS, "layers": [3, 15]},
         {
             "specialization": records(special),
             "purest": records(shown),
