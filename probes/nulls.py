@@ -15,6 +15,7 @@
 (a) and (c) look at tokens, (c) at those whose type has two labels or more; (b) needs only the counts by type.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -135,33 +136,68 @@ class Within(NamedTuple):
 
 
 def within_types(made: Choices, seen: ByType, n: int, rng: np.random.Generator) -> Within:
-    """Exchange labels over the tokens of each type, or over whole groups if the label belongs to them."""
-    whole, shape = made.of_groups(), seen.text.counts.shape
-    several = (seen.text.counts > 0).sum(axis=1) > (0 if whole else 1)
-    tokens = np.flatnonzero(several[made.type])
-    tokens = tokens[np.argsort(made.type[tokens], kind="stable")]
-    first = np.flatnonzero(np.diff(made.type[tokens], prepend=-1))
-    block = np.append(first, len(tokens))
-    length = np.diff(made.start)[tokens]
-    start = np.append(0, np.cumsum(length))
-    expert = made.expert[np.repeat(made.start[tokens] - start[:-1], length) + np.arange(start[-1])]
-    label, held = made.label[tokens], _of_group(made) if whole else None
-    profiles = seen.routed / np.maximum(seen.text.occurrences, 1)[:, None]
-    largest = int(np.diff(start[block]).max(initial=0))
-    steps = np.diff(np.arange(largest + 2) * np.log(np.maximum(np.arange(largest + 2), 1)))
-    values = np.zeros(n + 1)
-    tables = np.zeros((n + 1, made.n_experts, made.n_labels))
-    expected = profiles[several].T @ seen.text.counts[several]
-    for draw in range(n + 1):  # the first is the text as it stands
-        if draw and held is not None:
-            label = rng.permutation(held)[made.group[tokens]]
-            expected = profiles.T @ tally(made.type[tokens], label, shape)
-        elif draw:
-            _shuffle_blocks(label, block, rng)
-        values[draw] = _conditional(expert, start, label, block, steps, tables[draw])
-        tables[draw] -= expected
-    value, *draws = np.maximum(values / made.n_slots, 0)
-    return Within(float(value), np.array(draws), tables[1:])
+    """Exchange labels over the tokens of each type, or over whole groups if the label belongs to them.
+
+    Groups of two labels differ in their words, and an exchange over all groups mixes labels in types that had one: I
+    is then too large by chance.  So the mean of the draws is that of exchanges inside each type, among its own groups;
+    their spread, in which a group's types move together, that of exchanges over all.
+    """
+    if not made.of_groups():
+        inside = _Inside(made, (seen.text.counts > 0).sum(axis=1) > 1)
+        values, tables = inside.drawn(seen, [inside.label, *(inside.exchanged(rng) for _ in range(n))])
+        return Within(values[0], values[1:], tables[1:])
+    held, everywhere = _of_group(made), _Inside(made, seen.text.occurrences > 0)
+    of_tokens = (rng.permutation(held)[made.group[everywhere.tokens]] for _ in range(n))
+    values, tables = everywhere.drawn(seen, [everywhere.label, *of_tokens])
+    own = _Inside(made, (seen.text.counts > 0).sum(axis=1) > 1)
+    centre, _ = own.drawn(seen, (own.exchanged(rng) for _ in range(n)))
+    return Within(values[0], values[1:] - values[1:].mean() + centre.mean(), tables[1:])
+
+
+class _Inside:
+    """Tokens of some types, sorted by type and group."""
+
+    def __init__(self, made: Choices, types: np.ndarray):
+        whole, tokens = made.of_groups(), np.flatnonzero(types[made.type])
+        keys = [made.group[tokens], made.type[tokens]] if whole else [made.type[tokens]]
+        self.tokens = tokens[np.lexsort(keys)]
+        self.type, self.label = made.type[self.tokens], made.label[self.tokens]
+        self.block = np.append(np.flatnonzero(np.diff(self.type, prepend=-1)), len(tokens))
+        length = np.diff(made.start)[self.tokens]
+        self.start = np.append(0, np.cumsum(length))
+        slot = np.repeat(made.start[self.tokens] - self.start[:-1], length) + np.arange(self.start[-1])
+        self.expert, self.made = made.expert[slot], made
+        # what is exchanged: a token, or all tokens of one type in one group
+        unit = np.diff(made.group[self.tokens], prepend=-1) != 0 if whole else np.ones(len(tokens), dtype=bool)
+        unit[self.block[:-1]] = True
+        self.unit = np.flatnonzero(unit)
+        self.sizes = np.diff(np.append(self.unit, len(tokens)))
+        # with units of like size only, or a label that is rare in a type would gain tokens and thereby information
+        octave, of_type = np.log2(np.maximum(self.sizes, 1)).astype(np.int64), self.type[self.unit]
+        self.turn = np.lexsort([octave, of_type])
+        same = of_type[self.turn] * (octave.max(initial=0) + 1) + octave[self.turn]
+        self.alike = np.append(np.flatnonzero(np.diff(same, prepend=-1)), len(self.unit))
+
+    def exchanged(self, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+        """Labels exchanged inside each type."""
+        label = self.label[self.unit[self.turn]]
+        _shuffle_blocks(label, self.alike, rng)
+        back = np.empty_like(label)
+        back[self.turn] = label
+        return np.repeat(back, self.sizes)
+
+    def drawn(self, seen: ByType, labels: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """I(E;C|type) of each labelling, and its counts less their expectation."""
+        largest = int(np.diff(self.start[self.block]).max(initial=0))
+        steps = np.diff(np.arange(largest + 2) * np.log(np.maximum(np.arange(largest + 2), 1)))
+        profiles = seen.routed / np.maximum(seen.text.occurrences, 1)[:, None]
+        values, tables = [], []
+        for label in labels:
+            table = np.zeros((self.made.n_experts, self.made.n_labels))
+            total = _conditional(self.expert, self.start, label, self.block, steps, table)
+            tables.append(table - profiles.T @ tally(self.type, label, seen.text.counts.shape))
+            values.append(max(total / self.made.n_slots, 0.0))
+        return np.array(values), np.array(tables)
 
 
 def tally(row: Int[np.ndarray, " n"], column: Int[np.ndarray, " n"], shape: tuple[int, int]) -> np.ndarray:
