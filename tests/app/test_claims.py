@@ -16,7 +16,8 @@ from app.figures.catalogue import catalogue
 from app.figures.sources import BIBTEX
 from data import Run
 from data.runs import create
-from tests.app.planted_claims import PLANTED, cells, layers, room, series
+from tests.app.planted_claims import PLANTED
+from tests.app.planted_tables import cells, layers, room, series
 
 BY_NAME = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 PAGES = Path(app.__file__).parent / "pages"
