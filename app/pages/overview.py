@@ -9,7 +9,22 @@ from app.panels import empty, entry_panel, live, plain, runs, title
 from data.runs import Run, RunError, create
 
 # what a newcomer sees first, as soon as the tables are there
-FIRST = ("toy-directions", "sparsity-firing", "sparsity-spectrum", "toy-staircase")
+FIRST = ("specialization-cells", "toy-directions", "sparsity-firing", "sparsity-spectrum", "toy-staircase")
+# question -> page that answers it, tables by which it knows its runs
+QUESTIONS: dict[str, tuple[str, set[str]]] = {
+    "Which experts take verbs, which punctuation, and is that more than the token's identity gives?": (
+        "experts",
+        {"cells", "load", "coactivation"},
+    ),
+    "How do five features fit into two dimensions? Trained while you watch": ("toy_lab", set()),
+    "How few of its neurons does a language model use for a token?": ("sparsity", {"layers"}),
+    "What comes first in training, routing that settles or experts that mean something?": (
+        "training",
+        {"saturation"},
+    ),
+    "How many active features can be told apart?": ("coherence", {"coherence"}),
+    "What do the field's claims come to?": ("claims", set()),
+}
 
 
 def headline(run: Run) -> None:
@@ -42,6 +57,16 @@ def headline(run: Run) -> None:
                 entry_panel(entry, run)
 
 
+def questions(found: list[Run]) -> None:
+    """Each question with a link to its page, on the first run that answers it."""
+    lines = []
+    for words, (page, needs) in QUESTIONS.items():
+        run = next((run.name for run in found if needs <= set(run.table_names())), None)
+        if run is not None:
+            lines.append(f"- [{plain(words)}](/{page}{f'?run={run}' if needs else ''})")
+    st.markdown("\n".join(lines))
+
+
 def overview_of(run: Run) -> dict[str, object]:
     """One row of the list of runs."""
     try:
@@ -50,7 +75,7 @@ def overview_of(run: Run) -> dict[str, object]:
             "run": run.name,
             "kind": run.kind,
             "state": jobs.state(run),
-            "model": settings.get("model", ""),
+            "model": settings["model"] if isinstance(settings.get("model"), str) else "",
             "corpus": settings.get("corpus", ""),
             "tokens": settings.get("n_tokens"),
             "tables": len(run.table_names()),
@@ -80,15 +105,15 @@ if not found:
 else:
     asked = st.query_params.get("run")
     shown = next((run for run in found if run.name == asked), found[0])
+    questions(found)
     st.header(f"Run {plain(shown.name)}", anchor=False)
     live(shown, headline)
-    st.header("Runs", anchor=False)
+    st.header("All runs", anchor=False)
     st.dataframe(DataFrame([overview_of(run) for run in found]), hide_index=True, width="stretch")
-    st.header("What to do next", anchor=False)
+    st.header("Your own", anchor=False)
     st.markdown(
-        "- **See where neurons fire**: the Sparsity page, with every control beside the measurement.\n"
-        "- **Measure your own model or text**: the Jobs page, or `sparsescope probe sparsity --model MODEL "
-        "--corpus PATH`.\n"
-        "- **Take a figure into a paper**: *Download* below it, or `sparsescope figures RUN --out figures --width "
-        "column --format pdf`."
+        "- **Your model or text**: the Jobs page, or `sparsescope probe experts --model MODEL --corpus PATH`, "
+        "`sparsescope probe sparsity --model MODEL --corpus PATH`.\n"
+        "- **A figure in a paper**: *Download* below it, the Figures page, or `sparsescope figures RUN --out figures "
+        "--width column --format pdf`."
     )
