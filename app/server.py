@@ -46,7 +46,8 @@ def is_free(port: int) -> bool:
 
 
 def url(port: int, page: str = "", **query: str | None) -> str:
-    """Address of a page of the dashboard."""
+    """Address of a page of the dashboard; the overview, being the default page, has no path of its own."""
+    page = "" if page == "overview" else page
     asked = urlencode({key: value for key, value in query.items() if value})
     return f"http://{ADDRESS}:{port}/{page}{'?' + asked if asked else ''}"
 
