@@ -165,7 +165,7 @@ def cancel(run: Run, patience: float = 8.0) -> str:
 
 def jobs(root_folder: Path | None = None) -> list[Run]:
     """Runs that a process of their own has worked on, or any process is working on, newest first."""
-    return [run for run in list_runs(root_folder) if (run.path / LOG).exists() or _running(run)]
+    return [run for run in list_runs(root_folder) if (run.path / LOG).exists() or is_running(run)]
 
 
 def log_tail(run: Run, lines: int = 200) -> str:
@@ -178,7 +178,8 @@ def log_tail(run: Run, lines: int = 200) -> str:
         return "\n".join(file.read().decode("utf-8", errors="replace").splitlines()[-lines:])
 
 
-def _running(run: Run) -> bool:
+def is_running(run: Run) -> bool:
+    """Whether a process works on the run; False as well where its progress.json cannot be read."""
     with contextlib.suppress(RunError):
         return state(run) == "running"
     return False

@@ -245,7 +245,7 @@ def log_panel(run: Run) -> None:
 
 def live(run: Run, body: Callable[[Run], None]) -> None:
     """Draw `body(run)`, and again every two seconds while the run is being measured; the page reloads when it ends."""
-    running = jobs.state(run) == "running"
+    running = jobs.is_running(run)
 
     def again() -> None:
         now = status(run)

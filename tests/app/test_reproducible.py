@@ -9,6 +9,8 @@ from app import jobs, redo
 from data.runs import create
 from tests.faults.conftest import inputs  # noqa: F401  a fixture
 from tests.probes.conftest import tokenizer  # noqa: F401  a fixture
+from toymodels import language
+from toymodels.language import LanguageConfig
 
 LITTLE = {"d_model": 16, "d_mlp": 32, "n_heads": 2, "vocab_size": 300, "window": 16, "batch_size": 4, "steps": 12}
 SWEEP = {
@@ -60,7 +62,11 @@ def settings_of(kind: str, place: Path) -> dict[str, Any]:
         return {"model": str(place / "mixture"), **texts, **ON_MIXTURE[kind]}
     if kind in ALONE:
         return ALONE[kind]
-    return LONG[kind] | (texts if kind == "probe.snapshots" else {})
+    if kind == "probe.snapshots":
+        training = LanguageConfig.model_validate(LITTLE | {"family": "olmoe", "snapshots": 2, **texts})
+        language.train(training, place / "training")
+        return LONG[kind] | {"folder": str(place / "training")}
+    return LONG[kind]
 
 
 def check(kind: str, place: Path, runs_folder: Path) -> None:

@@ -88,7 +88,7 @@ def _coherence(kept: dict[str, Any]) -> Iterator[Row]:
     for row in kept["rows"]:
         size = f"F = {row['F']:,}, d = {row['d']}"
         if "share" in row:
-            figure = f"{row['seconds']:.0f} s, {1 / row['share']:.2f} times the bare product of its size"
+            figure = f"{row['seconds']:.0f} s, {row['share']:.2f} of the product VᵀV at this machine's best rate"
             yield f"Coherence of {size}", f"{figure}; {row['memory_mb']:.0f} MB beyond the input", ""
         elif "times_faster" in row:
             yield f"Coherence of {size}", f"{row['times_faster']:.1f} times as fast as {row['peer']}", ""

@@ -1,6 +1,6 @@
 """Peak memory against the number of tokens: what a pass with everything measured takes beyond the open model.
 
-    python -m tests.benchmarks.memory [--tokens 5000 50000]
+    python -m tests.benchmarks.memory [--tokens 2000 20000]
 
 Each length is read in a process of its own, whose peak resident size is set back when the model is open (Linux).
 """
@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ def main() -> None:
     """Print and store peak MB at each length, and the ratio of the last to the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[5_000, 50_000])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[2_000, 20_000])
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--one", type=int, default=0, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -51,13 +52,14 @@ def main() -> None:
 
 
 def peak(name: str, n_tokens: int) -> dict[str, float]:
-    """MB with the open model alone, and the most that the pass took in all."""
+    """MB with the open model alone, the most that the pass took in all, and its CPU seconds."""
     model, corpus = open_model(name, dtype="bfloat16"), open_corpus()
     parts = {**Held(model).parts(), "inputs": InputMoments(model)}
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _status("VmRSS")
+    before, begun = _status("VmRSS"), time.process_time()
     stream.run(model, corpus, parts, StreamConfig(n_tokens=n_tokens))
-    return {"tokens": n_tokens, "model_mb": before, "peak_mb": _status("VmHWM")}
+    seconds = time.process_time() - begun
+    return {"tokens": n_tokens, "model_mb": before, "peak_mb": _status("VmHWM"), "cpu_seconds": seconds}
 
 
 def _status(key: str) -> float:

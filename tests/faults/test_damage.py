@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from app.cli import cli
@@ -18,6 +19,7 @@ from tests.faults.work import KINDS, Refused, do, results, unequal
 from toymodels import language
 
 Whole = Callable[[str], tuple[Path, int]]
+PAGES = Path(__file__).parents[2] / "app" / "pages"
 UNREAD = {".lock", "log.txt"}
 
 
@@ -125,3 +127,20 @@ def test_verbs_tell_damage_and_exit_with_2(
         assert one.exit_code in (0, 2), one.output
         assert one.exit_code == 0 or (one.stderr.count("\n") == 1 and file in one.stderr)
     assert any(one.exit_code == 2 for one in told) or file == "progress.json"
+
+
+@pytest.mark.parametrize("file", ["settings.json", "provenance.json", "progress.json", "layers.parquet"])
+def test_pages_tell_damage_and_go_on(file: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(whole("stream")[0] / "run", tmp_path / "run")
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
+    path = tmp_path / "run" / file
+    path.write_bytes(damaged(path, 3)[1])
+    told = []
+    for name in ("overview", "runs", "jobs", "sparsity"):
+        page = AppTest.from_file(str(PAGES / f"{name}.py"), default_timeout=120)
+        page.query_params["run"] = "run"
+        page.run()
+        assert not page.exception, name
+        told += [one.value for one in (*page.error, *page.warning)]
+        told += [str(cell) for frame in page.dataframe for cell in frame.value.to_numpy().flat]
+    assert any("cannot be read" in one or "damaged" in one for one in told), told
