@@ -148,6 +148,12 @@ def snapshot_cells(folder: str, step: int) -> DataFrame:
     return reading.cells_of_step(open_run(reading.Path(folder)).table("by_class"), step)
 
 
+@st.cache_data(max_entries=4, show_spinner=False)
+def token_cells(folder: str) -> DataFrame:
+    """The cells of the commonest tokens."""
+    return reading.cells_of_tokens(open_run(reading.Path(folder)).table("by_token"))
+
+
 def compare(run: Run) -> None:
     """Two maps side by side: layers, routers, models or snapshots of a training."""
     fitting = [r.name for r in runs() if {"cells", "specialization"} <= set(r.table_names()) or snapshots_of(r)]

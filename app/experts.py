@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from app.figures.specialization import MAX_Q
 from data.routed import Routes, TokenTable
-from data.runs import Run, RunError, list_runs
+from data.runs import Run, RunError, known_runs
 
 CONDITIONS = {
     "real": "trained",
@@ -160,6 +160,9 @@ class Explorer:
     def _read_codes(self, labels: str) -> tuple[np.ndarray, list[str]]:
         if labels in ("word_class", "fine", "domain"):
             return self.tokens.codes(labels)
+        if labels == "token":
+            code, words = self.tokens.codes("text")
+            return code, [visible(word) for word in words]
         from probes.routed_labels import RoutedText  # brings torch along, which takes seconds
 
         own = self.folder / "routed_labels.parquet"
@@ -188,27 +191,49 @@ def sharpest(cells: DataFrame) -> dict[str, Any]:
 
 
 def cells_of_step(counts: DataFrame, step: int) -> DataFrame:
-    """The cells of one snapshot from its table `by_class` (condition, labels, layer, expert, label, n, step).
+    """The cells of one snapshot from its table `by_class` (condition, labels, layer, expert, label, n, step)."""
+    return cells_of_counts(counts[counts["step"] == step])
 
-    Columns as `cells` has them, with share, 95% Wilson interval, base (the label's share of all slots of the layer),
-    lift, and q: the false discovery rate of a two-sided binomial test of n among n_expert slots against base, over the
-    cells of a layer.  The type null is not drawn for snapshots: `null` and `null_high` are NaN.
+
+def cells_of_tokens(by_token: DataFrame, most: int = 40) -> DataFrame:
+    """The cells of the commonest tokens of the trained model (layer, expert, token, n), labels `token`."""
+    counts = by_token.assign(condition="real", labels="token", label=by_token["token"].map(visible))
+    common = counts.groupby("label")["n"].sum().nlargest(most).index
+    return cells_of_counts(counts, list(common))
+
+
+def cells_of_counts(counts: DataFrame, kept: list[str] | None = None) -> DataFrame:
+    """Cells, as the table `cells` has them, of counts (condition, labels, layer, expert, label, n); of `kept` labels.
+
+    share = n / n_expert with its 95% Wilson interval; base: the label's share of all slots of the layer; lift = share /
+    base; q: false discovery rate, over the cells of a layer, of a two-sided binomial test of n among n_expert slots
+    against base.  No type null is drawn: `null` and `null_high` are NaN.
     """
     from scipy.stats import binom
 
     from probes.associations import false_discovery, wilson
 
-    at = ["condition", "labels", "layer"]
-    rows = counts[counts["step"] == step].reset_index(drop=True)
-    n, slots = rows["n"], rows.groupby([*at, "expert"])["n"].transform("sum")
-    base = rows.groupby([*at, "label"])["n"].transform("sum") / rows.groupby(at)["n"].transform("sum")
-    low, high = wilson(n.to_numpy(), slots.to_numpy())
-    p = np.minimum(2 * np.minimum(binom.cdf(n, slots, base), binom.sf(n - 1, slots, base)), 1.0)
-    share = n / slots.clip(1)
-    made = rows.assign(n_expert=slots, share=share, low=low, high=high, base=base, lift=share / base, p=p, q=np.nan)
-    for _, part in made.groupby(at):
-        made.loc[part.index, "q"] = false_discovery(part["p"].to_numpy())
-    return made.assign(null=np.nan, null_high=np.nan)
+    made = []
+    for (condition, labels, layer), part in counts.groupby(["condition", "labels", "layer"], sort=False):
+        table = part.pivot_table(index="expert", columns="label", values="n", aggfunc="sum", fill_value=0)
+        of_label, slots = table.sum(axis=0), table.sum(axis=1)
+        table = table if kept is None else table[[label for label in kept if label in table]]
+        across, down = table.shape[1], len(table)
+        rows = DataFrame({"expert": np.repeat(table.index, across), "label": np.tile(table.columns, down)})
+        rows = rows.assign(n=table.to_numpy().ravel())
+        rows = rows.assign(n_expert=rows["expert"].map(slots), base=rows["label"].map(of_label / of_label.sum()))
+        n, m, base = (rows[c].to_numpy() for c in ("n", "n_expert", "base"))
+        low, high = wilson(n, m)
+        p = np.minimum(2 * np.minimum(binom.cdf(n, m, base), binom.sf(n - 1, m, base)), 1.0)
+        share = n / m.clip(1)
+        rows = rows.assign(condition=str(condition), labels=str(labels), layer=int(str(layer)))
+        made.append(rows.assign(share=share, low=low, high=high, lift=share / base, q=false_discovery(p)))
+    return pd.concat(made, ignore_index=True).assign(null=np.nan, null_high=np.nan)
+
+
+def visible(token: str) -> str:
+    """A token with its spaces and line breaks shown."""
+    return str(token).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
 
 
 def worth_of(run: Run) -> Run | None:
@@ -216,7 +241,7 @@ def worth_of(run: Run) -> Run | None:
     if "damage" in run.table_names():
         return run
     mine = _models(run)
-    fitting = (other for other in list_runs(run.path.parent) if "damage" in other.table_names())
+    fitting = (other for other in known_runs() if "damage" in other.table_names())
     return next((other for other in fitting if mine & _models(other)), None)
 
 

@@ -148,7 +148,7 @@ def heat_map(
     label, labels from the commonest."""
     rows = of_layer(cells, layer, labels, condition)
     if rows[against].isna().all():
-        raise ValueError("the type null is not drawn for snapshots; choose the share in the text")
+        raise ValueError("no type null is drawn for these labels; choose the share in the text")
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.log2((rows["share"] / rows[against]).to_numpy())
     sure = rows["q"].to_numpy() <= MAX_Q

@@ -17,6 +17,7 @@ from app.expert_views import (
     loads,
     search,
     small_table,
+    token_cells,
     told_by,
     try_sentence,
 )
@@ -75,19 +76,21 @@ def explore(run: Run) -> None:
     """The map, and below it the expert that was clicked and its sentences."""
     cells = frame(run, "cells")
     condition = chosen_condition(list(cells["condition"].unique()))
-    mine = cells[cells["condition"] == condition]
-    kinds = list(dict.fromkeys(mine["labels"]))
+    kinds = list(dict.fromkeys(cells.loc[cells["condition"] == condition, "labels"]))
+    kinds += ["token"] if condition == "real" and "by_token" in run.table_names() else []
     top = st.columns([2, 1, 3])
     labels = pick("By", kinds, "by", place=top[0].selectbox, words=specialization.words)
     against: specialization.Against = pick(  # type: ignore[assignment]
         "Lift over",
-        list(NULLS),
+        list(NULLS)[: 1 if labels == "token" else None],  # a token's identity is the label itself
         "null",
         place=partial(top[2].segmented_control, required=True),
         words=NULLS.__getitem__,
         help="The label's share in the text, or what exchanging the routing of token types of like frequency gives: "
         "the null that any router by token identity passes.",
     )
+    cells = token_cells(str(run.path)) if labels == "token" else cells
+    mine = cells[cells["condition"] == condition]
     layers = [str(i) for i in sorted(mine["layer"].unique())]
     tied = str(specialization.of_layer(cells, None, labels, condition)["layer"].iloc[0])
     layer = pick("Layer", layers, "layer", place=top[1].selectbox, default=tied)

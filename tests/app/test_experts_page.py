@@ -208,7 +208,7 @@ def test_cells_of_a_snapshot_are_lifts_with_the_binomial_test_and_its_false_disc
     assert (even["lift"] == 1).all() and (even["q"] > 0.05).all()
     drawn = specialization.heat_map(found.reset_index(), 0, against="base")
     assert "against the text's share alone" in drawn.layout.meta["alt"]
-    with pytest.raises(ValueError, match="not drawn for snapshots"):
+    with pytest.raises(ValueError, match="no type null is drawn"):
         specialization.heat_map(found.reset_index(), 0, against="null")
 
 
@@ -231,3 +231,18 @@ def test_hover_words_are_lines_and_their_label_is_escaped(made: Run) -> None:
             and min(line.count("<br>") for line in said) >= 2
         )
     assert not any("<script" in str(x) for x in specialization.heat_map(cells, 0).data[-1].x)
+
+
+def test_the_map_by_token_counts_the_slots_of_each_and_leads_to_its_sentences(measured: Run) -> None:
+    by_token = measured.table("by_token")
+    found = reading.cells_of_tokens(by_token, most=5)
+    assert found.groupby("label")["n"].sum().min() >= by_token.groupby("token")["n"].sum().nlargest(5).min()
+    comma = next(row for row in found.to_dict("records") if row["n"] > 0)
+    raw = comma["label"].replace("␣", " ").replace("⏎", "\n")
+    here = by_token[(by_token["layer"] == comma["layer"]) & (by_token["expert"] == comma["expert"])]
+    assert comma["n"] == here.loc[here["token"] == raw, "n"].sum() and comma["n_expert"] == here["n"].sum()
+    asked = {"by": "token", "layer": str(comma["layer"]), "expert": str(comma["expert"]), "label": comma["label"]}
+    test = show("experts", **asked)
+    assert not test.exception and not test.error
+    assert f"{comma['n']:,} of" in words(test).replace("\\", "")
+    assert test.segmented_control(key="null").options == ["share in the text"]
