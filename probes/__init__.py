@@ -3,17 +3,18 @@
 What large ones cost, on paper, from rates measured on one core of an x86-64 server (tests/benchmarks/results):
 
 Routing of OLMoE-1B-7B on 10^9 tokens (16 layers, d_model 2,048, 64 experts of width 1,024, k = 8)
-    a token     attention 16 x 4 x 2,048^2 = 2.7e8 parameters, experts 16 x 8 x 3 x 2,048 x 1,024 = 8.1e8: 1.08e9 in all,
-                2 FLOP each, and 1% for attention over windows of 256: 2.2e9 FLOP (nothing is projected on the vocabulary)
-    the rate    SmolLM2-135M, 1.06e8 parameters without embedding, reads 20,000 tokens in 47.6 s with everything measured,
-                which is 1.26 times the plain pass (memory.json, stream.json): 530 plain tokens a second, 1.1e11 FLOP/s
+    a token     attention 16 x 4 x 2,048^2 = 2.7e8 parameters, experts 16 x 8 x 3 x 2,048 x 1,024 = 8.1e8, together
+                1.08e9, 2 FLOP each, and 1% for attention over windows of 256: 2.2e9 FLOP (no vocabulary projection)
+    the rate    SmolLM2-135M, 1.06e8 parameters without embedding, reads 20,000 tokens in 47.6 s with everything
+                measured, which is 1.26 times the plain pass: 530 plain tokens a second, 1.1e11 FLOP/s in bfloat16
+                (memory.json, stream.json)
     one core    10^9 x 2.2e9 / 1.1e11 = 2.0e7 s, 1.02 times that with experts captured (capture.json): 230 days
-    a cluster   15,300 shards of 65,536 tokens, 22 minutes of a core each, which is what a killed worker loses; 1,000 cores
-                5.6 hours.  Each worker holds the model, 14 GB in bfloat16: a machine of 256 GB takes 16 of them
+    a cluster   15,300 shards of 65,536 tokens, 22 minutes of a core each, which is what a killed worker loses;
+                1,000 cores: 5.6 hours.  Each worker holds the model, 14 GB: a machine of 256 GB takes 16 of them
     a GPU       2.2e18 FLOP over its rate: 3.1 hours at 200 TFLOP/s (assumed, not measured here)
     memory      does not grow with the text: 1.04 times as much for 10 times the tokens (memory.json)
-    disk        counts are under 1 MB a layer.  Every token's routes take 2.5 bytes a slot and 4.5 for its text (the run
-                that ships): 16 x 8 x 2.5 + 4.5 = 325 bytes, 325 GB in all: keep them for a sample of the text
+    disk        counts are under 1 MB a layer.  Every token's routes take 2.5 bytes a slot and 4.5 for its text (the
+                run that ships): 16 x 8 x 2.5 + 4.5 = 325 bytes, 325 GB in all: keep them for a sample of the text
 
     Steps: `data.cluster`, then `stream.run(model, corpus, {"counts": RoutingCounts(model)}, config, engine="ray")`.
 
@@ -21,8 +22,8 @@ Coherence of 10^6 features in 768 dimensions (SAE latents)
     arithmetic  V^T V takes 2 F^2 d = 1.5e15 FLOP; the scan with all its bounds takes .60 of that time, half being the
                 least because of symmetry (coherence.json: 11.1 s at F = 32,768, 9.1e10 FLOP/s in float32)
     one core    (10^6 / 32,768)^2 x 11.1 s = 1.0e4 s: 2.9 hours; d enters in proportion; a stopped scan goes on
-    memory      the matrix, 3.1 GB, mapped from a .npy file, and at most 3.2 kB a feature beside it (106 MB at 32,768; 97
-                at 65,536): 3.2 GB
+    memory      the matrix, 3.1 GB, mapped from a .npy file, and at most 3.2 kB a feature beside it: 3.2 GB (106 MB at
+                F = 32,768, 97 at 65,536)
 """
 
 from typing import TYPE_CHECKING, Any
