@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
+from app.measurements import FromHub
 from data.config import Config, Probability
 from data.progress import Progress
 from data.runs import Run
@@ -15,7 +16,7 @@ from data.runs import Run
 Method = Literal["thresholding", "omp", "lasso"]
 
 
-class CoherenceConfig(Config):
+class CoherenceConfig(FromHub):
     """Settings of `probe.coherence`."""
 
     dictionaries: tuple[str, ...] = ("smollm2-135m#layer-15-down",)
@@ -83,7 +84,7 @@ class SeparabilityConfig(Config):
         return self
 
 
-class RouterConfig(Config):
+class RouterConfig(FromHub):
     """Settings of `probe.router`."""
 
     model: str
@@ -109,7 +110,12 @@ def read_routers(run: Run, progress: Progress) -> None:
     config = RouterConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
     progress(0, 1, f"opening {config.model}")
     tables = routed_supports.measure(
-        open_model(config.model, progress=progress),
+        open_model(
+            config.model,
+            device_map=config.device_map,
+            trust_remote_code=config.trust_remote_code,
+            progress=progress,
+        ),
         open_corpus(config.corpus),
         StreamConfig(n_tokens=config.n_tokens, seed=config.seed),
         layers=config.layers or None,
@@ -168,7 +174,7 @@ def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:
         if all((name, condition) in done for condition in conditions):
             continue
         progress(first, steps, f"opening {text}")
-        _open_model(text, models, progress=lambda *_: None)
+        _open_model(text, models, config)
         named = open_dictionary(text, transpose=config.transpose, seed=config.seed, models=models)
         named = replace(named, name=name)
         for offset, condition in enumerate(conditions):
@@ -306,7 +312,7 @@ def _supports(config: CoherenceConfig, n_features: int) -> dict[str, Any]:
     return {"supports": rows, "k_max": source.most}
 
 
-def _open_model(text: str, models: dict[str, Any], progress: Progress) -> None:
+def _open_model(text: str, models: dict[str, Any], asked: CoherenceConfig) -> None:
     """Open the model a dictionary belongs to, once for all dictionaries of a run."""
     from probes.dictionaries import SUFFIXES
 
@@ -314,4 +320,4 @@ def _open_model(text: str, models: dict[str, Any], progress: Progress) -> None:
     if part and not place.endswith(SUFFIXES) and not text.startswith("frame:") and place not in models:
         from probes import open_model
 
-        models[place] = open_model(place, progress=progress)
+        models[place] = open_model(place, device_map=asked.device_map, trust_remote_code=asked.trust_remote_code)

@@ -1,16 +1,17 @@
 """Kinds of neurons, keeping a share of them, the sparsity ladder: each one piece of work that fills a run folder."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
+Share = Annotated[float, Field(gt=0, le=1)]
 
-class _Measured(Config):
+
+class _Measured(FromHub):
     model: str = "smollm2-135m"
     """Name, GGUF file, folder or hub name of the language model."""
     corpus: str = "sotu-modern"
@@ -28,7 +29,7 @@ class _Measured(Config):
 class KeepConfig(_Measured):
     """Settings of `probe.keep`."""
 
-    shares: tuple[float, ...] = Field((0.9, 0.8, 0.7, 0.5, 0.3, 0.2, 0.1), min_length=1)
+    shares: tuple[Share, ...] = Field((0.9, 0.8, 0.7, 0.5, 0.3, 0.2, 0.1), min_length=1)
     """Shares of the neurons that are kept."""
     choices: tuple[Literal["oracle", "threshold", "static", "random"], ...] = (
         "oracle",
@@ -37,7 +38,7 @@ class KeepConfig(_Measured):
         "random",
     )
     """How they are chosen."""
-    one_layer: tuple[float, ...] = ()
+    one_layer: tuple[Share, ...] = ()
     """Shares at which each block is also edited alone."""
 
 
@@ -150,9 +151,8 @@ def _asked(run: Run) -> dict[str, Any]:
 def _opened(config: _Measured, run: Run, progress: Progress, others: tuple[str, ...] = ()) -> tuple[list[Any], Any]:
     progress(0, 1, f"opening {config.model}")
     from data import open_corpus
-    from probes import open_model
 
-    models = [open_model(m, dtype=number_type(config.dtype), progress=progress) for m in (config.model, *others)]
+    models = [opened(config, progress, m) for m in (config.model, *others)]
     corpus = open_corpus(config.corpus)
     roles = ["model", *(f"model {i}" for i in range(2, len(models) + 1))]
     inputs = [(role, m.name, m.title, m.fingerprint) for role, m in zip(roles, models, strict=True)]

@@ -3,18 +3,30 @@
 A verb makes the run and does the work here; a job is started with the run and does the same work elsewhere.
 """
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
 from data.config import Config
-from data.progress import Progress
+from data.progress import Progress, silent
 from data.runs import Run, RunError
+
+if TYPE_CHECKING:
+    from probes.models import LanguageModel
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
-class SparsityConfig(Config):
+class FromHub(Config):
+    """How a large model, or one that brings its own code, is opened."""
+
+    device_map: str | None = None
+    """How transformers spreads it over devices, e.g. `auto`."""
+    trust_remote_code: bool = False
+    """Run code that comes with it."""
+
+
+class SparsityConfig(FromHub):
     """Settings of `probe.sparsity`."""
 
     model: str = "smollm2-135m"
@@ -48,10 +60,10 @@ def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> No
     progress(0, config.n_tokens, f"opening {config.model}")
     from data import open_corpus
     from data.wordclass import default_tagger
-    from probes import open_model, sparsity
+    from probes import sparsity
     from probes.stream import StreamConfig
 
-    model = open_model(config.model, dtype=number_type(config.dtype), progress=progress)
+    model = opened(config, progress)
     corpus = open_corpus(config.corpus)
     remember_inputs(
         run,
@@ -84,6 +96,19 @@ def number_type(wanted: Dtype) -> str:
 
     supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or (lambda: False)
     return "bfloat16" if supported() else "float32"
+
+
+def opened(asked: Any, progress: Progress = silent, model: str | None = None) -> "LanguageModel":
+    """The model of settings with `model, dtype` and what `FromHub` has; `model` names another."""
+    from probes import open_model
+
+    return open_model(
+        model or asked.model,
+        dtype=number_type(asked.dtype),
+        device_map=asked.device_map,
+        trust_remote_code=asked.trust_remote_code,
+        progress=progress,
+    )
 
 
 def remember_inputs(run: Run, inputs: list[tuple[str, str, str, str]]) -> None:

@@ -6,13 +6,12 @@ from typing import Any, Literal
 from pandas import DataFrame
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
 
-class MemoryConfig(Config):
+class MemoryConfig(FromHub):
     """Settings of `probe.memory`."""
 
     model: str = "smollm2-135m"
@@ -56,10 +55,10 @@ def measure(config: MemoryConfig, run: Run, progress: Progress, n_layers: int | 
     """
     progress(0, 1, f"opening {config.model}")
     from data import open_corpus
-    from probes import memory, open_model
+    from probes import memory
     from probes.stream import StreamConfig
 
-    model = open_model(config.model, dtype=number_type(config.dtype), progress=progress)
+    model = opened(config, progress)
     corpus = open_corpus(config.corpus)
     remember_inputs(
         run,

@@ -4,15 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
 Variant = Literal["attention", "attention_ffn", "attention_skip", "full"]
 
 
-class RankConfig(Config):
+class RankConfig(FromHub):
     """Settings of `probe.rank`."""
 
     model: str = "smollm2-135m"
@@ -54,10 +53,10 @@ def measure(config: RankConfig, run: Run, progress: Progress, *, note_inputs: bo
     """Open model and text, note their hashes, and fill `rank_residuals` and `rank_patterns`."""
     progress(0, 1, f"opening {config.model}")
     from data import open_corpus
-    from probes import open_model, rank
+    from probes import rank
     from probes.stream import StreamConfig
 
-    model = open_model(config.model, dtype=number_type(config.dtype), progress=progress)
+    model = opened(config, progress)
     corpus = open_corpus(config.corpus)
     if note_inputs:
         remember_inputs(

@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
@@ -13,7 +12,7 @@ MODEL = "tinymoe"
 """The mixture of experts that ships with the installation."""
 
 
-class RoutingConfig(Config):
+class RoutingConfig(FromHub):
     """Settings of `probe.experts`."""
 
     model: str = MODEL
@@ -48,8 +47,6 @@ class RoutingConfig(Config):
     """Tokens of each layer that specialization is measured on, at most."""
     dtype: Dtype = "float32"
     """Number type of the forward pass; routing is a choice, and rounding moves choices."""
-    device_map: str | None = None
-    """How transformers spreads a large model over devices, e.g. `auto`."""
     seed: NonNegativeInt = 0
     """Order of the documents, random weights and directions, permutations."""
 
@@ -71,18 +68,12 @@ def measure(config: RoutingConfig, run: Run, progress: Progress, role: str = "mo
     """Open model and text, note their hashes as inputs, and fill the tables of `probes.routing.measure`."""
     progress(0, 1, f"opening {config.model}")
     from data import open_corpus
-    from probes import open_model, routing
+    from probes import routing
     from probes.stream import StreamConfig
 
     labels = own_labels(config)  # a wrong label file is told before a model is opened
     corpus = open_corpus(config.corpus)
-    model = open_model(
-        config.model,
-        dtype=number_type(config.dtype),
-        device_map=config.device_map,
-        secret_experts=config.secret_experts,
-        progress=progress,
-    )
+    model = opened(config, progress)
     remember_inputs(
         run,
         [(role, model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],

@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress, within
 from data.runs import Run
 from probes.saes_training import SaeConfig
 
 
-class SaeRun(Config):
+class SaeRun(FromHub):
     """Settings of `probe.sae`."""
 
     model: str = "smollm2-135m"
@@ -45,10 +44,10 @@ def measure(asked: SaeRun, run: Run, progress: Progress) -> None:
     """Tables `sae, sae_latents, sae_training`, and the weights as `sae.safetensors`."""
     progress(0, 1, f"opening {asked.model}")
     from data import open_corpus
-    from probes import open_model, saes
+    from probes import saes
 
     sae = saes.load(asked.source, asked.sae_id) if asked.source else None
-    model = open_model(asked.model, dtype=number_type(asked.dtype), progress=within(progress, 0, 20))
+    model = opened(asked, within(progress, 0, 20))
     corpus = open_corpus(asked.corpus)
     remember_inputs(
         run,

@@ -4,8 +4,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress, within
 from data.runs import Run
 
@@ -13,7 +12,7 @@ KIND = "probe.secret"
 CLOSED = "closed_form"
 
 
-class SecretRun(Config):
+class SecretRun(FromHub):
     """Settings of `probe.secret`."""
 
     model: str = "smollm2-135m"
@@ -80,14 +79,14 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
     """Tables `secret*`, and the students of the closed form on real activations as `student_LAYER.safetensors`."""
     progress(0, 20, f"opening {asked.model}")
     from data import open_corpus
-    from probes import open_model, secret
+    from probes import secret
     from probes.secret.export import keep
     from probes.secret.fitting import Fit
     from probes.secret.losses import measure_losses
     from probes.secret.ratios import curves
     from probes.stream import StreamConfig
 
-    model = open_model(asked.model, dtype=number_type(asked.dtype))
+    model = opened(asked)
     corpus = open_corpus(asked.corpus)
     remember_inputs(
         run,

@@ -4,15 +4,14 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, number_type, remember_inputs
-from data.config import Config
+from app.measurements import Dtype, FromHub, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
 Replacement = Literal["zero", "mean", "affine", "random"]
 
 
-class WorthConfig(Config):
+class WorthConfig(FromHub):
     """Settings of `probe.worth`."""
 
     model: str = "tinymoe"
@@ -35,10 +34,6 @@ class WorthConfig(Config):
     """Tag the text: damage by word class."""
     dtype: Dtype = "float32"
     """Number type of the forward pass."""
-    device_map: str | None = None
-    """How transformers spreads a large model over devices, e.g. `auto`."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
     seed: NonNegativeInt = 0
     """Order of the documents, random stand-ins and weights."""
 
@@ -48,16 +43,9 @@ def work(run: Run, progress: Progress) -> None:
     config = WorthConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
     progress(0, 1, f"opening {config.model}")
     from data import open_corpus
-    from probes import experts, open_model
+    from probes import experts
 
-    model = open_model(
-        config.model,
-        dtype=number_type(config.dtype),
-        device_map=config.device_map,
-        trust_remote_code=config.trust_remote_code,
-        secret_experts=config.secret_experts,
-        progress=progress,
-    )
+    model = opened(config, progress)
     corpus = open_corpus(config.corpus)
     remember_inputs(
         run,

@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 
 @guard
 def experts(
-    model: Annotated[str, typer.Option(help="A name, a folder or a hub name; see `sparsescope models`.")] = "tinymoe",
+    model: Model = "tinymoe",
     secret_experts: Annotated[
         str | None, typer.Option(help="A run of `probe secret`: its students are the experts of the dense model.")
     ] = None,
@@ -36,10 +37,9 @@ def experts(
         list[str] | None, typer.Option(help="A column of the documents, e.g. party; may be repeated.")
     ] = None,
     permutations: Annotated[int, typer.Option(help="Draws of each null.")] = 100,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or auto; rounding moves choices, so float32 is the default.")
-    ] = "float32",
-    device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices, e.g. auto.")] = None,
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order, controls and permutations.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:
@@ -69,7 +69,8 @@ def experts(
     }
     asked |= {"word_classes": word_classes, "labels_csv": labels_csv, "labels_column": labels_column}
     asked |= {"labels_regex": labels_regex, "metadata": tuple(metadata or ()), "permutations": permutations}
-    asked |= {"dtype": dtype, "device_map": device_map, "seed": seed}
+    asked |= {"dtype": dtype, "seed": seed}
+    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"controls": tuple(control)} if control else {}
     config = RoutingConfig.model_validate(asked)
     run = create(name or f"experts-{digest(config.model_dump(mode='json'))}", config, kind="probe.experts", seed=seed)

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 if TYPE_CHECKING:
     from data.config import Config
 
-Model = Annotated[str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")]
 Text = Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")]
-Number = Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")]
 Control = Annotated[bool, typer.Option(help="Measure the same with random weights.")]
 Seed = Annotated[int, typer.Option(help="Seed of the documents' order and of random weights and choices.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")]
@@ -33,7 +32,9 @@ def keep(
         list[float] | None, typer.Option(help="Share at which each layer is also edited alone; may be repeated.")
     ] = None,
     control: Control = True,
-    dtype: Number = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Seed = 0,
     name: Name = None,
 ) -> None:
@@ -53,6 +54,7 @@ def keep(
 
     given = {"shares": share, "choices": choice, "one_layer": one_layer}
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "control": control, "dtype": dtype, "seed": seed}
+    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {key: tuple(values) for key, values in given.items() if values}
     run = _measure("keep", KeepConfig.model_validate(asked), work, name, seed)
     from app.commands._columns import echo_columns
@@ -73,7 +75,9 @@ def kinds(
         list[int] | None, typer.Option(help="Layer to test; may be repeated. Default: an early, a middle, a late one.")
     ] = None,
     control: Control = True,
-    dtype: Number = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Seed = 0,
     name: Name = None,
 ) -> None:
@@ -91,6 +95,7 @@ def kinds(
     from app.laziness import kinds as work
 
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "control": control, "dtype": dtype, "seed": seed}
+    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"layers": tuple(layer)} if layer else {}
     run = _measure("kinds", KindsConfig.model_validate(asked), work, name, seed)
     from app.commands._columns import echo_columns
@@ -108,7 +113,9 @@ def ladder(
     corpus: Text = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 4_000,
     control: Control = True,
-    dtype: Number = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Seed = 0,
     name: Name = None,
 ) -> None:
@@ -122,9 +129,10 @@ def ladder(
     from app.laziness import LadderConfig
     from app.laziness import ladder as work
 
+    hub = {"device_map": device_map, "trust_remote_code": trust_remote_code}
     models = tuple(model or ["smollm2-135m"])
     asked = {"model": models[0], "others": models[1:], "corpus": corpus, "n_tokens": tokens, "control": control}
-    config = LadderConfig.model_validate(asked | {"dtype": dtype, "seed": seed})
+    config = LadderConfig.model_validate(asked | {"dtype": dtype, "seed": seed} | hub)
     _tell(_measure("ladder", config, work, name, seed), "ladder")
 
 

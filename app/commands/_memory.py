@@ -4,14 +4,13 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 
 @guard
 def memory(
-    model: Annotated[
-        str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")
-    ] = "smollm2-135m",
+    model: Model = "smollm2-135m",
     corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
     layer: Annotated[list[int] | None, typer.Option(help="A layer to read; may be repeated. Default: all.")] = None,
@@ -23,9 +22,9 @@ def memory(
     control: Annotated[
         list[str] | None, typer.Option(help="random_init or shuffled; may be repeated. Default: random_init.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")] = (
-        "auto"
-    ),
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of documents' order, controls, cards and random pairings.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:
@@ -48,6 +47,7 @@ def memory(
 
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "cards": cards, "triggers": triggers}
     asked |= {"layers": tuple(layer or ()), "neurons": tuple(neuron or ()), "dtype": dtype, "seed": seed}
+    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"controls": tuple(control)} if control else {}
     config = MemoryConfig.model_validate(asked)
     run = create(name or f"memory-{digest(config.model_dump(mode='json'))}", config, kind="probe.memory", seed=seed)

@@ -4,14 +4,13 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 
 @guard
 def rank(
-    model: Annotated[
-        str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")
-    ] = "smollm2-135m",
+    model: Model = "smollm2-135m",
     corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
     windows: Annotated[int, typer.Option(help="Windows of text, each from a document of its own.")] = 8,
     window: Annotated[int, typer.Option(help="Positions of a window, its begin token included.")] = 256,
@@ -22,9 +21,9 @@ def rank(
     control: Annotated[
         list[str] | None, typer.Option(help="random_init or shuffled; may be repeated. Default: random_init.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto; bfloat16 hides residuals below 1e-2.")] = (
-        "float32"
-    ),
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:
@@ -34,7 +33,8 @@ def rank(
     Frobenius, 1 and infinity), stable rank and mean cosine. Four variants of every block: attention, attention and
     feed-forward without skip connections, attention with skip connection, and the model as it is; each with trained
     and with random weights, with and without the first position. Of each attention head: rank, null space, effective
-    rank. Attention alone collapses to float32's rounding; the model does not.
+    rank. Attention alone collapses to float32's rounding (bfloat16 hides residuals below 1e-2); the
+    model does not.
 
     Tables `rank_residuals` and `rank_patterns` go to the run as they grow; Ctrl-C keeps them, the same command goes on.
 
@@ -46,6 +46,7 @@ def rank(
     from data.runs import create
 
     asked = {"model": model, "corpus": corpus, "n_windows": windows, "window": window, "dtype": dtype, "seed": seed}
+    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"variants": tuple(variant)} if variant else {}
     asked |= {"controls": tuple(control)} if control else {}
     config = RankConfig.model_validate(asked)

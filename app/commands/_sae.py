@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 
 @guard
 def sae(
-    model: Annotated[str, typer.Option(help="A name, a GGUF file, a folder or a hub name.")] = "smollm2-135m",
+    model: Model = "smollm2-135m",
     corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
     site: Annotated[str, typer.Option(help="block_output, ffn_input, neurons, ffn_output, ...")] = "block_output",
     layer: Annotated[int | None, typer.Option(help="Layer. Default: the middle one.")] = None,
@@ -22,7 +23,9 @@ def sae(
     sae_id: Annotated[str | None, typer.Option(help="With --load: id within the release.")] = None,
     save: Annotated[str | None, typer.Option(help="Folder for the autoencoder in sae-lens's format.")] = None,
     control: Annotated[bool, typer.Option(help="Measure principal components and random weights as well.")] = True,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto, of the model's forward pass.")] = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:
@@ -44,6 +47,7 @@ def sae(
     config = SaeRun.model_validate(
         {"model": model, "corpus": corpus, "sae": chosen | {"n_tokens": tokens, "steps": steps}}
         | {"source": load, "sae_id": sae_id, "control": control, "save": save, "dtype": dtype}
+        | {"device_map": device_map, "trust_remote_code": trust_remote_code}
     )
     run = create(name or f"sae-{config.digest()}", config, kind="probe.sae", seed=seed)
     with progress("sae") as tell:

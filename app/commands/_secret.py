@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 
 @guard
 def secret(
-    model: Annotated[str, typer.Option(help="A name, a GGUF file, a folder or a hub name.")] = "smollm2-135m",
+    model: Model = "smollm2-135m",
     corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
     layer: Annotated[list[int] | None, typer.Option(help="Layer; repeat for several. Default: the middle one.")] = None,
     method: Annotated[
@@ -38,11 +39,13 @@ def secret(
     ] = None,
     steps: Annotated[int, typer.Option(help="Adam steps of the trained students.")] = 1_500,
     batch: Annotated[int, typer.Option(help="Tokens a step.")] = 512,
-    seeds: Annotated[int, typer.Option(help="How many seeds.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1_000, help="How many seeds.")] = 1,
     losses: Annotated[bool, typer.Option(help="Put the students back into the model and measure its loss.")] = True,
     embedding: Annotated[bool, typer.Option(help="Measure tables by token and cell constants as well.")] = False,
     export: Annotated[str | None, typer.Option(help="Folder for the rebuilt model in transformers' format.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto, of the model's forward pass.")] = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Order of the documents.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:
@@ -76,7 +79,10 @@ def secret(
     asked |= {"rank": rank, "k": k, "n_tokens": tokens, "steps": steps, "seeds": tuple(range(seeds)), "dtype": dtype}
     asked |= {"losses": losses, "embedding": embedding, "seed": seed, "batch": batch}
     asked |= {"more_experts": tuple(more_experts or ()), "more_active": tuple(more_active or ())}
-    asked |= {"tokens_per_document": tokens_per_document}
+    asked |= {"tokens_per_document": tokens_per_document} | {
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
     asked |= {"more_k": tuple(more_k or ())}
     chosen = {"methods": method, "conditions": condition}
     config = SecretRun.model_validate(asked | {key: value for key, value in chosen.items() if value})
@@ -103,8 +109,8 @@ def secret(
         ]
         echo_columns(shown, run.table("secret_counted")[shown].round(3).to_numpy().tolist())
     if export is not None:
-        from probes import open_model
+        from app.measurements import opened
         from probes.secret.export import export as write
 
-        typer.echo(f"the rebuilt model is in {write(open_model(model), run, export)}")
+        typer.echo(f"the rebuilt model is in {write(opened(config), run, export)}")
     typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page secret` shows it")

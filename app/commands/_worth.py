@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._run import guard, progress
 
 
 @guard
 def worth(
-    model: Annotated[str, typer.Option(help="A name, a folder or a hub name; see `sparsescope models`.")] = "tinymoe",
+    model: Model = "tinymoe",
     secret_experts: Annotated[
         str | None, typer.Option(help="A run of `probe secret`: its students are the experts of the dense model.")
     ] = None,
@@ -26,9 +27,9 @@ def worth(
     ] = None,
     curves: Annotated[bool, typer.Option(help="Prune and merge experts as well.")] = True,
     word_classes: Annotated[bool, typer.Option(help="Tag the text: damage by word class.")] = True,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "float32",
-    device_map: Annotated[str | None, typer.Option(help="Spread a large model over devices, e.g. auto.")] = None,
-    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with the model.")] = False,
+    dtype: Dtype = "float32",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of what is random.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
 ) -> None:

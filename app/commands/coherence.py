@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from app.commands._model import DeviceMap, RemoteCode
 from app.commands._run import guard, progress
 
 verbs = typer.Typer(
@@ -34,6 +35,8 @@ def measure(
     ] = None,
     transpose: Annotated[bool, typer.Option(help="The file keeps features as rows.")] = False,
     control: Annotated[bool, typer.Option(help="Measure a random dictionary of the same size as well.")] = True,
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of planted codes and control.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder to write. Default: runs/coherence-DIGEST.")] = None,
 ) -> None:
@@ -59,6 +62,7 @@ def measure(
     config = CoherenceConfig.model_validate(
         {"dictionaries": tuple(dictionaries), "transpose": transpose, "trials": trials, "dynamic_range": dynamic_range}
         | {"noise": noise, "control": control, "seed": seed, "supports": supports, "support": tuple(support or ())}
+        | {"device_map": device_map, "trust_remote_code": trust_remote_code}
         | given
     )
     place = (out or root() / f"coherence-{config.digest()}").resolve()
@@ -82,6 +86,8 @@ def router(
     n_tokens: Annotated[int, typer.Option("--tokens", help="Text tokens to read.")] = 4_000,
     layer: Annotated[list[int] | None, typer.Option(help="A layer; repeat. Default: all that route.")] = None,
     trials: Annotated[int, typer.Option(help="Codes planted on uniform and on routed supports.")] = 200,
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of documents, random router and planted codes.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder to write. Default: runs/router-DIGEST.")] = None,
 ) -> None:
@@ -101,7 +107,14 @@ def router(
     from data.runs import create, root
 
     config = RouterConfig(
-        model=model, corpus=corpus, n_tokens=n_tokens, layers=tuple(layer or ()), trials=trials, seed=seed
+        model=model,
+        corpus=corpus,
+        n_tokens=n_tokens,
+        layers=tuple(layer or ()),
+        trials=trials,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+        seed=seed,
     )
     place = (out or root() / f"router-{config.digest()}").resolve()
     run = create(place.name, config, kind="probe.router", root_folder=place.parent, seed=seed)
@@ -164,6 +177,8 @@ def separability(
 @guard
 def parts(
     model: Annotated[str, typer.Argument(help="Name, GGUF file, folder or hub name.")] = "smollm2-135m",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
 ) -> None:
     """List the matrices of a model that are dictionaries over its residual stream.
 
@@ -172,7 +187,8 @@ def parts(
     from probes import open_model
     from probes.dictionaries import parts as parts_of
 
-    for part, parameter in parts_of(open_model(model)).items():
+    opened = open_model(model, device_map=device_map, trust_remote_code=trust_remote_code)
+    for part, parameter in parts_of(opened).items():
         typer.echo(f"{model}#{part}   {parameter}")
 
 
@@ -201,9 +217,9 @@ def bounds(
         ("max F", f"{b.max_features(d_model, k):.4g}", f"no dictionary with more features certifies k = {k}"),
         (
             "supports of F",
-            f"{b.n_supports(n_features, k):.4g}",
+            f"{b.rounded(b.n_supports(n_features, k)):.4g}",
             f"sets of at most {k} features: what a code tells apart",
         ),
-        ("supports of d", f"{b.n_supports(d_model, k):.4g}", f"sets of at most {k} neurons: does not grow with F"),
+        ("supports of d", f"{b.rounded(b.n_supports(d_model, k)):.4g}", f"sets of at most {k} neurons: does not grow with F"),
     ]
     echo_columns(("quantity", "value", "meaning"), rows)

@@ -7,6 +7,7 @@ import typer
 from app.commands import _keep
 from app.commands._experts import experts
 from app.commands._memory import memory
+from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
 from app.commands._rank import rank
 from app.commands._run import guard, progress
 from app.commands._sae import sae
@@ -25,9 +26,7 @@ def probe() -> None:
 @verbs.command()
 @guard
 def sparsity(
-    model: Annotated[
-        str, typer.Option(help="A name, a GGUF file, a folder or a hub name; see `sparsescope models`.")
-    ] = ("smollm2-135m"),
+    model: Model = "smollm2-135m",
     corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
     control: Annotated[
@@ -37,9 +36,9 @@ def sparsity(
         int | None, typer.Option(help="Tokens that the random and shuffled controls read. Default: as many.")
     ] = None,
     word_classes: Annotated[bool, typer.Option(help="Tag the text; firing by word class as well.")] = False,
-    dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor has it.")
-    ] = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
     engine: Annotated[str, typer.Option(help="local, or ray for a cluster (pip install 'sparsescope[cluster]').")] = (
         "local"
@@ -67,6 +66,7 @@ def sparsity(
 
     asked: dict[str, object] = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
     asked |= {"control_tokens": control_tokens, "word_classes": word_classes, "engine": engine}
+    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     config = SparsityConfig.model_validate(asked | ({"controls": tuple(control)} if control else {}))
     run = create(name or f"sparsity-{digest(config.model_dump(mode='json'))}", config, kind="probe.sparsity", seed=seed)
     with progress("sparsity") as tell:

@@ -148,6 +148,11 @@ def _load(place: str, options: dict[str, Any]) -> Any:
     except OSError as error:
         raise ModelError(_why_not(place, error)) from error
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"'{place}' brings its own code, which is not run unless you say so: read it, then give "
+                "--trust-remote-code (trust_remote_code=True)"
+            ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"'{place}' cannot be opened as a causal language model ({reason})") from error
 
