@@ -51,7 +51,7 @@ def test_every_layer_replaced_at_once(model: LanguageModel, root: Path) -> None:
     )
     assert (rows["fvu"] < 1).all()
     change = found.set_index("replaced_by")
-    assert abs(change.loc["teacher", "change"]) <= 0.01  # thirty blocks in float32 in the place of bfloat16
+    assert abs(change.loc["teacher", "change"]) <= 0.002  # thirty blocks in float32 in the place of bfloat16
     for ablation in ("mean", "zero"):
         assert change.loc["student", f"recovered_{ablation}_low"] > 0
 
