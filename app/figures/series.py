@@ -71,7 +71,7 @@ def caption(series: DataFrame, measure: str) -> str:
     n = rows["n_tokens"].max()
     read = f"{int(n):,} held-out tokens" if n == n else "the weights alone"
     return (
-        f"{title}, mean over layers: {'; '.join(said)} ({_REFERENCE.get(measure, 'a uniform router')}). Bars: mean of "
+        f"{title}, mean over layers: {'; '.join(said)} ({_REFERENCE.get(measure, 'random weights')}). Bars: mean of "
         f"{rows['seed'].nunique()} seeds, brackets their range; {read} each."
     )
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 import data
+from app.claims import NOT_YET
+from app.claims import find as find_claim
 from app.figures.catalogue import find
 from data import runs
 from tests.app.test_pages import show
@@ -43,3 +45,18 @@ def test_meaning_comes_before_assignments_settle() -> None:
     early = rows.loc[164]
     excess = rows["information"] - rows["null_type"]
     assert early["saturation"] < 0.2 and excess[164] > 0.5 * excess.iloc[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "claim"),
+    [("granularity", "finer-experts-specialise-more")],
+)
+def test_a_claim_about_series_is_decided_by_one_that_ships(name: str, claim: str) -> None:
+    run = runs.open_run(name)
+    assert not (run.path / "models").exists()
+    asked = run.settings
+    assert find_claim(claim).fits(asked)
+    tables = run.tables()
+    assert len(tables["series_models"]) == asked["seeds"] * len(tables["series_models"]["variant"].unique())
+    found = find_claim(claim).judge(tables)
+    assert found.verdict != NOT_YET and found.control and found.n, found.measured
