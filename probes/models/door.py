@@ -1,16 +1,11 @@
 """`open_model`: from a name, a folder, a GGUF file or an object in hand to a LanguageModel.
 
-Large mixtures of experts open by their name on the hub; `device_map="auto"` (needs the package accelerate) spreads a
-model over the devices there are, and the verbs take the same as `--device-map auto`:
+Large mixtures of experts open by their name on the hub, spread over the devices there are:
 
-    open_model("allenai/OLMoE-1B-7B-0924", dtype="bfloat16", device_map="auto")                   # 14 GB
-    open_model("Qwen/Qwen3-30B-A3B", dtype="bfloat16", device_map="auto")                         # 61 GB
-    open_model("mistralai/Mixtral-8x7B-v0.1", dtype="bfloat16", device_map="auto")                # 93 GB
-    open_model("deepseek-ai/DeepSeek-V2-Lite", dtype="bfloat16", device_map="auto")               # 31 GB
-    open_model("openai/gpt-oss-20b", dtype="bfloat16", device_map="auto")                         # 42 GB, unpacked
-    open_model("ibm-granite/granite-3.1-3b-a800m-base", dtype="bfloat16", device_map="auto")      # 7 GB
+    open_model("allenai/OLMoE-1B-7B-0924", dtype="bfloat16", device_map="auto")
 
-FAMILIES.md, beside this file, lists the families of mixtures that can be observed.
+LARGE.md, beside this file, says how much memory such models take and what to type; FAMILIES.md lists the families of
+mixtures that can be observed.
 """
 
 import copy
