@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from data.sources import is_text
+
 _PROBE = "a naïve café in 東京 ends"
 """Non-ASCII inside, ASCII at both ends: its last offset is its length in characters or in bytes, as is counted."""
 
@@ -24,13 +26,19 @@ def encoder(tokenizer: Any) -> Encode:
     _, probe = raw(_PROBE)
     last = int(probe[:, 1].max(initial=0))
     if last == len(_PROBE):
-        return raw
+        return lambda text: raw(_whole(text))
     if last == len(_PROBE.encode()):
-        return lambda text: _from_bytes(text, *raw(text))
+        return lambda text: _from_bytes(text, *raw(_whole(text)))
     raise ValueError(
         f"offsets of {type(tokenizer).__name__} end at {last} on a text of {len(_PROBE)} characters "
         f"({len(_PROBE.encode())} bytes); they must count characters or UTF-8 bytes"
     )
+
+
+def _whole(text: str) -> str:
+    if not is_text(text):
+        raise ValueError("the text holds half a surrogate pair, which no tokenizer takes; replace it")
+    return text
 
 
 def _raw_encoder(tokenizer: Any) -> Encode:

@@ -86,7 +86,7 @@ def read_conllu(path: Path | str) -> Iterator[GoldDocument]:
             continue
         gap = "" if "SpaceAfter=No" in cells[9].split("|") else " "
         first, _, last = identifier.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        if not all(n.isdecimal() and len(n) < 10 for n in (first, last or first)):
             raise CorpusError(f"{where}: '{identifier}' is not a word number; CoNLL-U counts 1, 2, 3-4, 5.1")
         if last:
             fused = (int(last), form, gap, [])

@@ -15,6 +15,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pandas import DataFrame, Series, to_numeric
 
 from data.alignment import encoder
 from data.builtin import BUILT_IN, DEFAULT_CORPUS, read_builtin
-from data.sources import CorpusError, Document, Fields, read_dataset, read_path
+from data.sources import CorpusError, Document, Fields, is_text, read_dataset, read_path
 from data.tokens import TokenizedDocument, Window, assemble, shards, token_frame
 from data.wordclass import Tagger, Words
 
@@ -63,13 +64,17 @@ class Corpus:
             if not document.text.strip():
                 continue
             seen[document.name] = times = seen.get(document.name, 0) + 1
+            if not is_text(document.text):
+                raise CorpusError(
+                    f"{document.name!r} holds half a surrogate pair, which no tokenizer takes"
+                )
             known = {
-                "document": document.name if times == 1 else f"{document.name}~{times}",
-                "domain": document.domain,
+                "document": _plain(document.name if times == 1 else f"{document.name}~{times}"),
+                "domain": _plain(document.domain),
                 "characters": len(document.text),
                 "hash": texts.append(document.text),
             }
-            rows.append(known | {k: v for k, v in document.metadata.items() if k not in known})
+            rows.append(known | {k: _plain(v) for k, v in document.metadata.items() if k not in known})
         if not rows:
             raise CorpusError(f"'{name}' holds no document with text in it")
         return cls(name, DataFrame(rows), texts, range(len(rows)))
@@ -135,8 +140,7 @@ class Corpus:
         given exactly (fewer if the corpus ends).  The first 20,000 tokens of 100,000 are the 20,000.  A document is
         tagged whole even where it is cut, so its tags do not depend on the cut.  Begin tokens are not counted.
         """
-        if n_tokens is not None and n_tokens < 1:
-            raise CorpusError(f"n_tokens={n_tokens}; choose at least 1")
+        _check_count(n_tokens=n_tokens, tokens_per_document=tokens_per_document)
         encode = encoder(tokenizer)
         left = n_tokens
         for index, (source, words) in enumerate(self._tagged(self.order(seed), tagger)):
@@ -205,8 +209,7 @@ def open_corpus(
     `limit`: read no more than this many documents of each source.  `domain`: overrides the domain of every document.
     Raises CorpusError, with file and line, for what cannot be read.
     """
-    if limit is not None and limit < 1:
-        raise CorpusError(f"limit={limit}; choose at least 1 document")
+    _check_count(limit=limit)
     sources = _several(source) if isinstance(source, (str, Path)) else list(source)
     fields = Fields(text=text_column, domain=domain_column)
     name = "+".join(str(s) for s in sources)
@@ -217,7 +220,7 @@ def open_corpus(
 
 def _several(source: str | Path) -> list[str | Path]:
     """The parts of `a+b`, unless something is called so."""
-    if isinstance(source, Path) or source in BUILT_IN or Path(source).exists():
+    if isinstance(source, Path) or source in BUILT_IN or _exists(Path(source)):
         return [source]
     parts = source.split("+")
     if "" in parts and len(parts) > 1:
@@ -238,6 +241,24 @@ def _taking_turns(of_domain: Mapping[str, Sequence[int]], characters: Sequence[i
     return order
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for any file
+        return False
+
+
+def _check_count(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and not (isinstance(count, Integral) and count >= 1):
+            raise CorpusError(f"{name}={count}; choose a whole number of at least 1")
+
+
+def _plain(value: Any) -> Any:
+    """Text that can be written: names of files may hold bytes that are no character."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def _read(
     sources: Sequence[str | Path], fields: Fields, encoding: str, split: str, limit: int | None, domain: str | None
 ) -> Iterator[Document]:
@@ -252,7 +273,7 @@ def _one(source: str | Path, fields: Fields, encoding: str, split: str, streamin
     if str(source).startswith("hf:"):
         return read_dataset(str(source).removeprefix("hf:"), fields, split, streaming)
     path = Path(source)
-    if not path.exists():
+    if not _exists(path):
         raise CorpusError(f"no corpus '{source}': neither a file nor a folder, nor one of {', '.join(BUILT_IN)}")
     return read_path(path, fields, encoding)
 

@@ -29,7 +29,7 @@ class RegexTagger:
     def __init__(self, pattern: str):
         try:
             self._pattern = re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"'{pattern}' is not a regular expression ({error})") from error
         self.name = f"regex-{pattern}"
 

@@ -135,6 +135,8 @@ class TokenTable:
     def rows(self, first: int, last: int, columns: Sequence[str]) -> DataFrame:
         """Rows `first` to `last - 1`, cut to what there is, with the row number as index."""
         first, last = max(first, 0), min(last, len(self))
+        if first >= last:
+            return self._file.schema_arrow.empty_table().select(list(columns)).to_pandas()
         at = np.searchsorted(self._begin, [first, max(last - 1, first)], side="right") - 1
         groups = list(range(int(at[0]), min(int(at[1]), self._file.num_row_groups - 1) + 1))
         held = self._file.read_row_groups(groups, columns=list(columns))
@@ -144,6 +146,8 @@ class TokenTable:
 
     def sentence(self, row: int, columns: Sequence[str] = (), reach: int = 120) -> DataFrame:
         """The sentence around a token, at most `reach` tokens either side; untagged text: 20 tokens either side."""
+        if not 0 <= row < len(self):
+            raise ValueError(f"there is no token {row}; {len(self):,} were routed, from 0")
         wanted = dict.fromkeys(["document", "sentence", "text", *columns])
         frame = self.rows(row - reach, row + reach + 1, list(wanted))
         here = frame.loc[row]

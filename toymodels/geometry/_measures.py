@@ -8,8 +8,9 @@ from torch import Tensor
 
 def check(W: Tensor, least_dim: int = 2) -> Tensor:
     """`W` if it is a finite, non-empty matrix (d_hidden, n_features) or a stack of them; ValueError says why not."""
-    if not isinstance(W, Tensor):
-        raise ValueError(f"W must be a torch tensor (d_hidden, n_features), not {type(W).__name__}")
+    if not isinstance(W, Tensor) or W.layout != torch.strided:
+        what = type(W).__name__ if not isinstance(W, Tensor) else "a sparse one"
+        raise ValueError(f"W must be a dense torch tensor (d_hidden, n_features), not {what}")
     if W.ndim < least_dim:
         raise ValueError(f"W must have the shape (d_hidden, n_features), not {tuple(W.shape)}")
     if W.numel() == 0:
@@ -23,7 +24,10 @@ def check(W: Tensor, least_dim: int = 2) -> Tensor:
 
 def gram(W: Float[Tensor, "*stack d_hidden n_features"]) -> Float[Tensor, "*stack n_features n_features"]:
     """W^T W: squared norms on the diagonal, interference W_i . W_j off it."""
-    return check(W).transpose(-1, -2) @ W
+    G = check(W).transpose(-1, -2) @ W
+    if not bool(torch.isfinite(G).all()):
+        raise ValueError(f"the squares of W's entries do not fit {W.dtype}; scale W down")
+    return G
 
 
 def feature_norms(W: Float[Tensor, "*stack d_hidden n_features"]) -> Float[Tensor, "*stack n_features"]:

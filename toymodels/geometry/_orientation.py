@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from toymodels.geometry._measures import check
 from toymodels.geometry._recognition import recognize
 
 
@@ -35,7 +36,7 @@ def canonical_rotation(W: Float[Tensor, "d_hidden n_features"]) -> Float[Tensor,
 
 def orient(W: Float[Tensor, "*stack d_hidden n_features"]) -> Float[Tensor, "*stack d_hidden n_features"]:
     """W in its canonical orientation; a stack (snapshots in order of time) is turned by the rotation of its last."""
-    last = W.reshape(-1, *W.shape[-2:])[-1]
+    last = check(W).reshape(-1, *W.shape[-2:])[-1]
     return canonical_rotation(last) @ W
 
 

@@ -16,6 +16,8 @@ def matrices(W: Float[Tensor, "d_hidden n_features"], b: Float[Tensor, " n_featu
     """W^T W and b entry by entry: `matrix` ("W^T W" or "b"), `row, column, value`."""
     G = gram(W).detach().cpu().double().numpy()
     n = len(G)
+    if G.ndim != 2 or not isinstance(b, Tensor) or b.shape != (n,):
+        raise ValueError(f"W is one matrix and b has one entry for each of its {n} features")
     whole = {"matrix": "W^T W", "row": np.repeat(range(n), n), "column": np.tile(range(n), n), "value": G.ravel()}
     bias = {"matrix": "b", "row": range(n), "column": 0, "value": b.detach().cpu().double().numpy()}
     return pd.concat([DataFrame(whole), DataFrame(bias)], ignore_index=True)

@@ -4,6 +4,7 @@ All features but the last have importance 1, the last ("the extra feature") has 
 with probability s.  Losses are sums over features, at unit norms.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -42,7 +43,11 @@ def candidate_losses(
         extra feature dedicated, another dropped               A
     """
     _check(n_features)
-    s, r = np.broadcast_arrays(np.asarray(density, float), np.asarray(relative_importance, float))
+    s, r = _domain("density", density, 1.0), _domain("relative importance", relative_importance, math.inf)
+    try:
+        s, r = np.broadcast_arrays(s, r)
+    except ValueError:
+        raise ValueError(f"density has shape {s.shape}, relative importance {r.shape}; they do not fit") from None
     left_out, met = s / 3 - s**2 / 4, s**2 / 6
     losses = {IGNORED: r * left_out, SUPERPOSED: (1 + r) * met, BESIDE: 2 * met, DEDICATED: left_out}
     return {name: losses[name] for name in PHASES[n_features]}
@@ -51,7 +56,7 @@ def candidate_losses(
 def candidate_solutions(density: float, n_features: int = 2) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """The weights W (m, n) and bias b of each candidate, in every variant of equal loss."""
     _check(n_features)
-    mean = density / 2
+    mean = float(_domain("density", density, 1.0).max()) / 2
 
     def solution(rows: list[list[float]], left_out: int | None = None) -> tuple[Tensor, Tensor]:
         b = torch.zeros(n_features, dtype=torch.float64)
@@ -87,7 +92,7 @@ def boundary(relative_importance: ArrayLike, n_features: int = 2) -> Array:
     n = 3:  the same for r <= 1;  for r > 1 the extra feature is dedicated and the *others* share: s* = 4/7.
     """
     _check(n_features)
-    r = np.asarray(relative_importance, float)
+    r = _domain("relative importance", relative_importance, math.inf)
     if np.any(r <= 0):
         raise ValueError("relative importance must be positive")
     above = 4 / (5 + 2 * r) if n_features == 2 else np.full_like(r, 4 / 7)
@@ -97,6 +102,8 @@ def boundary(relative_importance: ArrayLike, n_features: int = 2) -> Array:
 def boundary_curve(n_features: int = 2, importances: tuple[float, float] = (0.1, 10.0), points: int = 201) -> DataFrame:
     """Every boundary between phases as polylines: `curve, relative_importance, density`, one row a point."""
     _check(n_features)
+    if not (isinstance(points, int) and 2 <= points <= 10**6) or not 0 < importances[0] < importances[1] < math.inf:
+        raise ValueError(f"points={points} between importances={importances}: give 2 or more, between rising numbers")
     r = np.unique(np.append(np.geomspace(*importances, points), 1.0))
     superposition = DataFrame({"curve": "superposition", "relative_importance": r, "density": boundary(r, n_features)})
     # At r = 1 the extra feature changes places with the others: above s* it is the one kept, and with three features
@@ -104,6 +111,17 @@ def boundary_curve(n_features: int = 2, importances: tuple[float, float] = (0.1,
     lowest = 4 / 7 if n_features == 2 else 0.0
     exchange = DataFrame({"curve": "exchange", "relative_importance": [1.0, 1.0], "density": [lowest, 1.0]})
     return pd.concat([superposition, exchange], ignore_index=True)
+
+
+def _domain(name: str, values: ArrayLike, most: float) -> Array:
+    try:
+        given = np.asarray(values)
+        numbers = given.astype(float) if given.dtype.kind in "fiub" else np.asarray([])
+    except (TypeError, ValueError, RuntimeError):
+        numbers = np.asarray([])
+    if not numbers.size or not np.isfinite(numbers).all() or numbers.min() < 0 or numbers.max() > most:
+        raise ValueError(f"{name} is a number in 0..{most:g}, or an array of such numbers")
+    return numbers
 
 
 def _check(n_features: int) -> None:

@@ -25,10 +25,10 @@ def grid(
     importances: tuple[float, float] = (0.1, 10.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Densities and relative importances of the cells, both evenly spaced in their logarithm."""
-    if resolution < 2:
-        raise ValueError(f"resolution={resolution} has no two cells to compare; choose 2 or more")
+    if not (isinstance(resolution, int) and 2 <= resolution <= 4_096):
+        raise ValueError(f"resolution={resolution} has no two cells to compare; choose 2 to 4096")
     for name, (low, high), top in (("densities", densities, 1.0), ("importances", importances, math.inf)):
-        if not 0 < low < high <= top:
+        if not 0 < low < high <= top or not math.isfinite(high):
             raise ValueError(f"{name}=({low}, {high}) must rise and lie in (0, {top}]")
     return np.geomspace(*densities, resolution), np.geomspace(*importances, resolution)
 
@@ -60,8 +60,8 @@ def diagram(
     if n_features not in PHASES:
         raise ValueError(f"n_features={n_features}: phase diagrams exist for 2 features (m = 1) and 3 (m = 2)")
     steps = {2: 200, 3: 400}[n_features] if steps is None else steps
-    if seeds < 1 or steps < 1:
-        raise ValueError(f"seeds={seeds} and steps={steps} must both be 1 or more")
+    if not (isinstance(seeds, int) and isinstance(steps, int) and 1 <= seeds <= 10_000 and steps >= 1):
+        raise ValueError(f"seeds={seeds} and steps={steps} must both be 1 or more, and seeds at most 10,000")
     s, r = grid(resolution, densities=densities, importances=importances)
     rows, columns = (axis.ravel() for axis in np.meshgrid(np.arange(resolution), np.arange(resolution), indexing="ij"))
     density, relative = s[rows], r[columns]

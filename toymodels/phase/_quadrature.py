@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from toymodels.geometry import _measures
+
 MOST_FEATURES = 4
 """Sets of active features and corners of the cube both double with each feature."""
 
@@ -84,7 +86,12 @@ def loss_and_gradients(
 
     No boundary terms appear: the integrand is continuous where the ReLU opens.
     """
-    n = W.shape[-1]
+    n = _measures.check(W).shape[-1]
+    for name, given in (("b", b), ("feature_probability", feature_probability), ("importance", importance)):
+        if not isinstance(given, Tensor) or not given.ndim or given.shape[-1] not in (1, n):
+            raise ValueError(f"{name} is a tensor with one entry for each of the {n} features")
+        if given.is_complex() or not bool(torch.isfinite(given).all()):
+            raise ValueError(f"{name} holds what is no finite number")
     if n > MOST_FEATURES:
         raise ValueError(f"the exact loss of {n} features would take too long; it is offered up to {MOST_FEATURES}")
     G = (W.transpose(-1, -2) @ W).movedim((-2, -1), (0, 1))  # output, input, *stack
