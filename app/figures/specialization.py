@@ -112,7 +112,19 @@ def by_layer_caption(specialization: DataFrame, labels: str = "word_class") -> s
         f"Mutual information of expert and {words(labels)}, lowest and highest of {rows['layer'].nunique()} layers, "
         f"with z against exchanging routing profiles over token types of like frequency: {'; '.join(said)}. Bars: 95% "
         f"intervals from resampled documents; band: 95% of the exchanges. {main['untestable'].mean():.0%} of tokens "
-        f"are of types that have fewer than 20 of like frequency. {theme.sample_size(rows)}."
+        f"are of types that have fewer than 20 of like frequency. {_drawn(rows)}{theme.sample_size(rows)}."
+    )
+
+
+def _drawn(rows: DataFrame) -> str:
+    """How far the trained router lies beyond several routers of random directions, where the table holds several."""
+    if "z_draws" not in rows or rows["z_draws"].isna().all():
+        return ""
+    z, drawn = rows["z_draws"].dropna(), rows.dropna(subset=["n_draws"])
+    return (
+        f"Random directions are the mean over {int(drawn['n_draws'].max())} routers, whose information has a standard "
+        f"deviation of {drawn['sd_draws'].min():.3f}-{drawn['sd_draws'].max():.3f} nats; the trained router lies "
+        f"{z.min():.1f} to {z.max():.1f} of them above. "
     )
 
 

@@ -49,3 +49,17 @@ def test_what_is_missing_is_said() -> None:
         specialization.heat_map(_cells(), layer=7)
     with pytest.raises(ValueError, match="lacks the columns"):
         specialization.by_layer(_cells())
+
+
+def test_random_directions_are_told_with_the_spread_of_their_draws() -> None:
+    row = {"layer": 0, "labels": "word_class", "null_type": 0.1, "sd_type": 0.01, "z_type": 6.0, "n_tokens": 900}
+    row |= {"within": 0.05, "null_within": 0.01, "untestable": 0.2}
+    rows = [
+        row | {"condition": "real", "mi": 0.3, "low": 0.28, "high": 0.32, "z_draws": 4.0},
+        row
+        | {"condition": "random_directions", "mi": 0.2, "low": 0.19, "high": 0.21, "n_draws": 5.0, "sd_draws": 0.025},
+    ]
+    told = specialization.by_layer_caption(DataFrame(rows))
+    assert "over 5 routers" in told and "0.025-0.025 nats" in told and "4.0 to 4.0 of them above" in told
+    without = DataFrame(rows).drop(columns=["z_draws", "n_draws", "sd_draws"])
+    assert "routers" not in specialization.by_layer_caption(without)
