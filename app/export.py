@@ -38,6 +38,9 @@ from data.tables import Tables
 FORMATS = ("pdf", "svg", "png", "html", "json")
 DRAWN = ("pdf", "svg", "png")
 """Formats that need a browser."""
+SECONDS_A_FIGURE = 240
+"""A busy machine takes minutes for what takes a second otherwise."""
+TRIES = 2
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 _ELSEWHERE = (
@@ -124,11 +127,39 @@ def check_width(width: str) -> Width:
 
 
 def draw(figures: Sequence[tuple[go.Figure, Path]]) -> None:
-    """Draw figures as PDF, SVG or PNG by the suffix of their paths, all in one browser.  ValueError without one."""
+    """Draw figures as PDF, SVG or PNG by the suffix of their paths, all in one browser.
+
+    A file is replaced only by a whole one.  ValueError without a browser, or naming what it did not draw twice.
+    """
     if not figures:
         return
     if lacking := missing_drawer():
         raise ValueError(lacking)
+    with contextlib.ExitStack() as kept:
+        places = {path.parent: Path(kept.enter_context(TemporaryDirectory(dir=path.parent))) for _, path in figures}
+        left = [(figure, path, places[path.parent] / path.name) for figure, path in figures]
+        for _ in range(TRIES):
+            _drawn([(figure, beside) for figure, _, beside in left])
+            for _, path, beside in left:
+                if _whole(beside):
+                    beside.replace(path)
+            left = [one for one in left if one[2].exists()]  # what failed stays behind, empty
+            if not left:
+                return
+    names = ", ".join(path.name for _, path, _ in left)
+    raise ValueError(f"the browser {find_browser()} did not draw {names}; try again, or take --format html")
+
+
+def _whole(path: Path) -> bool:
+    """Whether something was drawn; where nothing is, an empty file stands for it."""
+    if path.exists() and path.stat().st_size:
+        return True
+    path.touch()
+    return False
+
+
+def _drawn(figures: Sequence[tuple[go.Figure, Path]]) -> None:
+    """Have kaleido draw; it returns the errors of single figures, which leave empty files, instead of raising them."""
     import kaleido
     from choreographer.errors import BrowserFailedError
 
@@ -147,14 +178,14 @@ def draw(figures: Sequence[tuple[go.Figure, Path]]) -> None:
     ]
     # mathjax would be fetched from a CDN; formulas are written in Unicode instead
     try:
-        kaleido.write_fig_from_object_sync(jobs, kopts={"path": find_browser(), "mathjax": False})
+        kaleido.write_fig_from_object_sync(
+            jobs, kopts={"path": find_browser(), "mathjax": False, "timeout": SECONDS_A_FIGURE}
+        )
     except BrowserFailedError as error:
         raise ValueError(
             f"the browser {find_browser()} did not start (a busy machine can be too slow for it); try again, or take "
             "--format html"
         ) from error
-    if absent := [path.name for _, path in figures if not path.exists()]:
-        raise ValueError(f"the browser {find_browser()} did not draw {', '.join(absent)}")
 
 
 def html(figure: go.Figure, name: str) -> str:

@@ -94,3 +94,28 @@ def test_refusals_are_sentences(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs the table layers, which run 'first' does not hold"):
         export.choose(run, [FIRING])
     assert FIRING not in [entry.name for entry in export.choose(run)]
+
+
+def test_what_the_browser_leaves_empty_is_drawn_again_then_told_and_no_file_is_lost(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import plotly.graph_objects as go
+
+    asked: list[list[str]] = []
+
+    def flaky(figures: list[tuple[go.Figure, Path]]) -> None:
+        asked.append([path.name for _, path in figures])
+        for _, path in figures:
+            fails = path.name == "bad.pdf" or (path.name == "slow.pdf" and len(asked) == 1)
+            path.write_bytes(b"" if fails else b"drawn")
+
+    monkeypatch.setattr(export, "_drawn", flaky)
+    monkeypatch.setattr(export, "missing_drawer", lambda: None)
+    figures = [(go.Figure(), tmp_path / name) for name in ("good.pdf", "slow.pdf", "bad.pdf")]
+    figures[2][1].write_bytes(b"from before")
+    with pytest.raises(ValueError, match=r"did not draw bad\.pdf"):
+        export.draw(figures)
+    assert asked == [["good.pdf", "slow.pdf", "bad.pdf"], ["slow.pdf", "bad.pdf"]]
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert held == {"good.pdf": b"drawn", "slow.pdf": b"drawn", "bad.pdf": b"from before"}
+    assert not [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "runs"]
