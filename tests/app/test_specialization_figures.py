@@ -41,7 +41,7 @@ def test_names_are_counted_with_their_controls() -> None:
         ]
     )
     assert "1 of 1 (trained, real text); 0 of 1 (random weights)" in specialization.names_caption(names)
-    assert specialization.name_table(names).data[0].cells.values[2] == ["verbs"]
+    assert specialization.name_table(names).data[0].cells.values[1] == ["verbs"]
 
 
 def test_what_is_missing_is_said() -> None:
