@@ -6,11 +6,17 @@ mu_1 the Babel function (`babel[k - 1]` is mu_1(k)).
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 from scipy.special import betainc, betaincinv
 
+from data.config import LARGEST
+
 ROUNDING = 1e-6
 """Strict inequalities are asked for with this margin, so that 1/3 stored in float32 never certifies one k too many."""
+
+MOST_BITS = 1 << 22
+"""Numbers of supports are not written out beyond so many binary digits."""
 
 
 def welch(d_model: int, n_features: int) -> float:
@@ -18,7 +24,7 @@ def welch(d_model: int, n_features: int) -> float:
 
     Source: Welch 1974.  Met with equality exactly by equiangular tight frames.
     """
-    _positive(d_model=d_model, n_features=n_features)
+    _whole(d_model=d_model, n_features=n_features)
     if n_features <= d_model:
         return 0.0
     return math.sqrt((n_features - d_model) / (d_model * (n_features - 1)))
@@ -31,6 +37,8 @@ def k_from_coherence(mu: float, n_features: int) -> int:
     support with every sign.  It promises nothing beyond that k; `recovery.empirical` measures what happens there.
     Source: Tropp 2004, Theorem A and Corollary 3.6; Donoho & Elad 2003; Gribonval & Nielsen 2003.
     """
+    _whole(n_features=n_features)
+    _cosine(mu)
     if mu * (2 * n_features - 1) < 1 - ROUNDING:
         return n_features
     return max(0, math.ceil(((1 - ROUNDING) / mu + 1) / 2) - 1)
@@ -41,6 +49,7 @@ def k_from_babel(babel: Sequence[float], n_features: int) -> int:
 
     Source: Tropp 2004, Theorem 3.5: never smaller than the k of `k_from_coherence` (up to the k computed).
     """
+    _whole(n_features=n_features)
     best, before = 0, 0.0
     for k, now in enumerate(babel, start=1):
         if k > n_features or before + now >= 1 - ROUNDING:
@@ -55,6 +64,8 @@ def thresholding_holds(mu: float, k: int, smallest: float = 1.0, largest: float 
     `smallest`, `largest`: magnitudes of the active features; `noise`: bound e on |<v_j, noise>|.  Tight for
     equal magnitudes and e = 0: there is a dictionary and a sign pattern that fails as soon as it is violated.
     """
+    _whole(k=k)
+    _cosine(mu)
     return smallest - (2 * k - 1) * mu * largest > 2 * noise
 
 
@@ -63,6 +74,7 @@ def spark(mu: float) -> float:
 
     A code with k < spark / 2 active features is the only one of its size.  Source: Donoho & Elad 2003.
     """
+    _cosine(mu)
     return 1 + 1 / mu if mu > 0 else math.inf
 
 
@@ -71,6 +83,7 @@ def square_root_bottleneck(d_model: int) -> float:
 
     Because mu >= Welch -> 1/sqrt d as F grows, mu (2k - 1) < 1 forces k < (1 + sqrt d) / 2 there.
     """
+    _whole(d_model=d_model)
     return (1 + math.sqrt(d_model)) / 2
 
 
@@ -79,7 +92,9 @@ def random_coherence(d_model: int, n_features: int, quantile: float = 0.5) -> fl
 
     Solves F (F - 1) / 2 * I_{1 - t^2}((d - 1) / 2, 1/2) = -ln(quantile): the number of pairs beyond t is Poisson.
     """
-    _positive(d_model=d_model, n_features=n_features)
+    _whole(d_model=d_model, n_features=n_features)
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile={quantile} is not between 0 and 1")
     if n_features == 1:
         return 0.0
     if d_model == 1:
@@ -92,6 +107,7 @@ def random_coherence(d_model: int, n_features: int, quantile: float = 0.5) -> fl
 
 def random_features(d_model: int, k: int) -> float:
     """Number of random directions in d dimensions whose median mu still certifies k: where mu (2k - 1) = 1."""
+    _whole(d_model=d_model, k=k)
     if d_model == 1 or k < 2:
         return math.inf if d_model > 1 else 1.0
     beyond = float(betainc((d_model - 1) / 2, 0.5, 1 - (2 * k - 1) ** -2))
@@ -104,7 +120,7 @@ def max_features(d_model: int, k: int) -> float:
     The least of three: Welch; Levenshtein's bound mu^2 >= (3F - d^2 - 2d) / ((d + 2)(F - d)) for F > d (d + 1) / 2;
     and the area of the sphere: caps of half the least angle around +-v_i cannot overlap.  Infinite for k = 1, d > 1.
     """
-    _positive(d_model=d_model, k=k)
+    _whole(d_model=d_model, k=k)
     if d_model == 1:
         return 1.0
     if k == 1:
@@ -129,9 +145,24 @@ def n_supports(n: int, k: int) -> int:
 
     Over `n_features` it counts which features may be active together: what a code must tell apart, and it grows with
     F.  Over `d_model` the same sum counts patterns of active neurons, which stay as many however many features are
-    squeezed in (F = 8, d = 4, k = 2: 36 sets of features against 10 of neurons).
+    squeezed in (F = 8, d = 4, k = 2: 36 sets of features against 10 of neurons).  ValueError where the number itself
+    would fill the memory.
     """
-    return sum(math.comb(n, j) for j in range(1, min(k, n) + 1))
+    _whole(n=n, k=k)
+    if min(n, 64 * k) > MOST_BITS:
+        raise ValueError(f"the sets of up to {k} out of {n} are more than anybody can count; choose k <= 1000")
+    if k >= n:
+        return 2**n - 1
+    total, sets = 0, 1
+    for j in range(1, k + 1):
+        sets = sets * (n - j + 1) // j
+        total += sets
+    return total
+
+
+def rounded(count: int) -> float:
+    """A count of any size as a float; infinite beyond 1.8e308."""
+    return float(count) if count.bit_length() < 1024 else math.inf
 
 
 def thresholding_predictor(d_model: int, n_features: int, k: int) -> float:
@@ -139,23 +170,32 @@ def thresholding_predictor(d_model: int, n_features: int, k: int) -> float:
 
     A statement about typical supports of a random dictionary, not about the worst one.
     """
+    _whole(d_model=d_model, n_features=n_features, k=k)
     return math.sqrt(k / d_model) * (math.sqrt(2 * math.log(n_features)) + math.sqrt(2 * math.log(k)))
 
 
 def k_predicted_thresholding(d_model: int, n_features: int) -> int:
     """Largest k <= F whose `thresholding_predictor` is below 1 (at least 1)."""
-    k = 1
-    while k < n_features and thresholding_predictor(d_model, n_features, k + 1) < 1:
-        k += 1
-    return k
+    _whole(d_model=d_model, n_features=n_features)
+    low, high = 1, n_features + 1  # it grows with k
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if thresholding_predictor(d_model, n_features, middle) < 1 else (low, middle)
+    return low
 
 
 def k_predicted_omp(d_model: int, n_features: int) -> float:
     """About d / (2 ln F): where OMP stops working on random dictionaries (Tropp & Gilbert 2007)."""
+    _whole(d_model=d_model, n_features=n_features)
     return d_model / (2 * math.log(n_features)) if n_features > 1 else 1.0
 
 
-def _positive(**numbers: int) -> None:
+def _whole(**numbers: int) -> None:
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name}={number} must be at least 1")
+        if not isinstance(number, Integral) or not 1 <= number <= LARGEST:
+            raise ValueError(f"{name}={number} must be a whole number of at least 1 and at most {LARGEST:,}")
+
+
+def _cosine(mu: float) -> None:
+    if not 0 <= mu <= 1 + ROUNDING:
+        raise ValueError(f"mu={mu} is not the size of a cosine, which lies in 0..1")

@@ -1,12 +1,16 @@
 """Routing decisions as arrays: which experts each token went to, with its label, its type and its group."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped
 from numba import njit
+
+MOST = 1 << 20
+"""Experts that a router may have."""
 
 Codes = Sequence[Any] | np.ndarray | pd.Series | pd.Categorical
 
@@ -74,6 +78,8 @@ def choices(
         raise ValueError(f"experts has {index.ndim} dimensions; give (entries,) or (tokens, k)")
     if index.size == 0:
         raise ValueError("experts is empty; give at least one routed token")
+    if n_experts is not None and not (isinstance(n_experts, Integral) and 1 <= n_experts <= MOST):
+        raise ValueError(f"n_experts={n_experts}; give a whole number from 1 to {MOST:,}")
     index, n_experts = _whole(index, n_experts)
     named = {"labels": labels, "types": types, "groups": groups, "tokens": tokens}
     given = {name: values for name, values in named.items() if values is not None}
@@ -112,6 +118,8 @@ def _whole(index: np.ndarray, n_experts: int | None) -> tuple[np.ndarray, int]:
     low, high = int(index.min()), int(index.max())
     if low < -1 or high < 0:
         raise ValueError(f"experts holds {low}..{high}; experts are numbered from 0, and -1 is a slot that nobody got")
+    if high >= MOST:
+        raise ValueError(f"experts holds {high}; experts are numbered from 0, and no router has {MOST:,}")
     if n_experts is not None and high >= n_experts:
         raise ValueError(f"experts holds {high}, but n_experts={n_experts}; experts are numbered from 0")
     return index, high + 1 if n_experts is None else n_experts

@@ -11,6 +11,7 @@ The bounds are worst-case statements: `recovery.empirical` measures what happens
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -120,10 +121,14 @@ class Report:
             ),
             (
                 "supports_of_features",
-                _float(bounds.n_supports(self.n_features, k)),
+                bounds.rounded(bounds.n_supports(self.n_features, k)),
                 f"sets of at most {k} of F features",
             ),
-            ("supports_of_dimensions", _float(bounds.n_supports(self.d_model, k)), f"sets of at most {k} of d neurons"),
+            (
+                "supports_of_dimensions",
+                bounds.rounded(bounds.n_supports(self.d_model, k)),
+                f"sets of at most {k} of d neurons",
+            ),
             ("clusters", self.clusters["cluster"].nunique(), "groups of near-duplicates"),
             ("near_duplicates", len(self.clusters), "features in such groups"),
             ("median_nearest", float(np.median(self.nearest)), "median |cosine| to the nearest other feature"),
@@ -165,7 +170,9 @@ def measure(
     and for `neighbours` outside 0 .. 32.
     Memory: 8 (32 + 24) bytes a feature, a tile, and up to 128 MiB of scaled columns.
     """
-    if not 0 <= neighbours <= BABEL:
+    if duplicate != duplicate:
+        raise ValueError("duplicate is the |cosine| from which on two features are near-duplicates; give a number")
+    if not isinstance(neighbours, Integral) or not 0 <= neighbours <= BABEL:
         raise ValueError(
             f"neighbours={neighbours}: the scan keeps the nearest {BABEL} of a feature; choose 0 to {BABEL}"
         )
@@ -207,10 +214,6 @@ def measure(
 def exact_recovery(V: Dictionary, support: Int[Tensor, " k"] | list[int]) -> float:
     """max over j outside S of || V_S^+ v_j ||_1: below 1, OMP and basis pursuit recover every code on the support S."""
     return erc.erc_value(Columns(V), support)
-
-
-def _float(count: int) -> float:
-    return float(count) if count.bit_length() < 1024 else math.inf
 
 
 def _cosines(columns: Columns, first: Tensor, second: Tensor) -> Tensor:

@@ -13,6 +13,21 @@ READ = 4096
 """Columns read at a time when only sums are wanted."""
 
 
+def real_matrix(values: Shaped[Tensor, "rows columns"] | Shaped[np.ndarray, "rows columns"], what: str) -> Tensor:
+    """The matrix in double precision; ValueError where it is none, has no entry, or holds what is no finite number."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        values = torch.from_numpy(values.astype(np.float64))
+    if not isinstance(values, Tensor) or values.is_complex() or values.layout != torch.strided:
+        raise ValueError(f"{what} is a dense matrix of real numbers, a tensor or an array")
+    if values.ndim != 2 or not values.numel():
+        raise ValueError(f"{what} is a matrix with entries, not of shape {tuple(values.shape)}")
+    plain = values.detach().double()
+    if not bool(plain.isfinite().all()):
+        row = int((~plain.isfinite()).any(dim=1).nonzero()[0, 0])
+        raise ValueError(f"{what} holds NaN or infinity, first in row {row}; leave that out")
+    return plain
+
+
 class Columns:
     """Unit-norm columns of V (d_model, n_features), without a copy of V.
 

@@ -8,17 +8,22 @@ there can be for n >= d; n copies of one direction have n.
 Source: Benedetto & Fickus 2003, 'Finite normalized tight frames' (the frame potential sum_ij cos^2).
 """
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
+
+from probes.columns import real_matrix
 
 Dictionary = Shaped[Tensor, "d_model n_features"] | Shaped[np.ndarray, "d_model n_features"]
 
 
 def features_per_dimension(dictionary: Dictionary) -> float:
     """n / D of the columns that are not zero; NaN if all are."""
-    columns = torch.as_tensor(dictionary).detach().double()
+    columns = real_matrix(dictionary, "a dictionary (d_model, n_features)")
+    columns = columns / columns.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)  # a square may not overflow
     norms = torch.linalg.vector_norm(columns, dim=0)
     unit = columns[:, norms > 0] / norms[norms > 0]
     # sum_ij cos^2 is the same of either Gram matrix; take the smaller
@@ -28,4 +33,6 @@ def features_per_dimension(dictionary: Dictionary) -> float:
 
 def of_random_directions(d_model: int, n_features: int) -> float:
     """Its expectation for directions drawn uniformly on the sphere: 1 + (n - 1) / d."""
+    if not (1 <= d_model < math.inf and 1 <= n_features < math.inf):
+        raise ValueError(f"d_model={d_model} and n_features={n_features} must be at least 1")
     return 1 + (n_features - 1) / d_model

@@ -5,6 +5,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probes.columns import real_matrix
+
 SHARES = {"energy_top1": 0.01, "energy_top5": 0.05, "energy_top10": 0.10, "energy_top20": 0.20}
 """Energy measure -> share of the neurons whose energy is counted."""
 MEASURES = (*SHARES, "hoyer", "gini", "kurtosis", "participation_ratio")
@@ -53,16 +55,13 @@ def _falling(size: Tensor) -> Tensor:
 def describe(z: Float[Tensor, "n_tokens d_mlp"]) -> dict[str, float]:
     """Mean over tokens of every measure of `token_measures`, tokens of zeros left out.
 
-    Raises ValueError for input that is not (tokens, d_mlp), is empty, or holds NaN or infinities.
+    The kurtosis is NaN where all activations of a token are equal.  Raises ValueError for input that is not (tokens,
+    d_mlp), is empty, or holds NaN or infinities.
     """
-    z = torch.as_tensor(z)
-    if z.ndim != 2 or 0 in z.shape:
-        raise ValueError(f"activations have shape {tuple(z.shape)}; give (tokens, d_mlp), neither of them 0")
-    if not bool(torch.isfinite(z).all()):
-        token = int((~torch.isfinite(z)).any(dim=1).nonzero()[0, 0])
-        raise ValueError(f"activations of token {token} hold NaN or infinity; leave such tokens out")
+    z = real_matrix(z, "the activations (tokens, d_mlp)")
     active = z[z.abs().sum(dim=1) > 0]
     if not len(active):
         raise ValueError("every token's activations are all zero; there is nothing to describe")
+    active = active / active.abs().amax(dim=1, keepdim=True)  # single precision holds every ratio, not every size
     means = token_measures(active).double().mean(dim=0)
     return dict(zip(MEASURES, means.tolist(), strict=True))

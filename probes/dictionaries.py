@@ -151,7 +151,7 @@ def of_sae(sae: Any, name: str = "sae") -> Named:
 
 def of_toy(W: Shaped[Tensor, "d_hidden n_features"], name: str = "toy") -> Named:
     """A toy model's W as it is; a dead feature (zero column) is refused when it is measured."""
-    return Named(name, W.detach(), "feature")
+    return Named(name, W.detach() if isinstance(W, Tensor) else W, "feature")
 
 
 def of_frame(text: str, seed: int = 0) -> Named:

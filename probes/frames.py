@@ -11,9 +11,13 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+MOST = 1 << 28
+"""Entries of the largest frame that is made: 2 GiB."""
+
 
 def orthonormal(d_model: int) -> Float[Tensor, "d_model d_model"]:
     """The standard basis: mu = 0."""
+    _entries(d_model, d_model)
     return torch.eye(d_model, dtype=torch.float64)
 
 
@@ -22,6 +26,7 @@ def simplex(d_model: int) -> Float[Tensor, "d_model n_features"]:
 
     In R^(2k - 1) one vector has two k-sparse codes on it, so mu (2k - 1) < 1 cannot be relaxed to <=.
     """
+    _entries(d_model, d_model + 1)
     n = d_model + 1
     centred = torch.eye(n, dtype=torch.float64) - 1 / n
     basis = torch.linalg.eigh(centred).eigenvectors[:, 1:]
@@ -54,6 +59,7 @@ def dirac_hadamard(d_model: int) -> Float[Tensor, "d_model n_features"]:
     """The standard basis beside a Hadamard basis (d a power of two): mu = 1/sqrt d."""
     if d_model < 2 or d_model & (d_model - 1):
         raise ValueError(f"d_model={d_model} has no Hadamard matrix of Sylvester's kind; take a power of two")
+    _entries(d_model, 2 * d_model)
     hadamard = torch.ones(1, 1, dtype=torch.float64)
     while len(hadamard) < d_model:
         hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)])
@@ -67,6 +73,7 @@ def mutually_unbiased(prime: int) -> Num[Tensor, "d_model n_features"]:
     """
     if prime < 3 or any(prime % q == 0 for q in range(2, math.isqrt(prime) + 1)):
         raise ValueError(f"prime={prime} is not an odd prime")
+    _entries(prime, prime * (prime + 1))
     x = torch.arange(prime)
     a, b, x = torch.meshgrid(torch.arange(prime), torch.arange(prime), x, indexing="ij")
     phase = (a * x * x + b * x).remainder(prime).double() * (2 * math.pi / prime)
@@ -76,11 +83,13 @@ def mutually_unbiased(prime: int) -> Num[Tensor, "d_model n_features"]:
 
 def random_directions(d_model: int, n_features: int, *, seed: int = 0) -> Float[Tensor, "d_model n_features"]:
     """Directions drawn uniformly on the sphere: the control of the same size."""
+    _entries(d_model, n_features)
     return _unit(torch.randn(d_model, n_features, generator=_generator(seed), dtype=torch.float64))
 
 
 def rademacher(d_model: int, n_features: int, *, seed: int = 0) -> Float[Tensor, "d_model n_features"]:
     """Columns of random signs over sqrt d."""
+    _entries(d_model, n_features)
     signs = torch.randint(0, 2, (d_model, n_features), generator=_generator(seed), dtype=torch.float64)
     return (2 * signs - 1) / math.sqrt(d_model)
 
@@ -114,6 +123,13 @@ NAMED: dict[str, Callable[..., Num[Tensor, "d_model n_features"]]] = {
     "rademacher": rademacher,
 }
 """Frames by the name the command line and the page give them; arguments are sizes."""
+
+
+def _entries(d_model: int, n_features: int) -> None:
+    if d_model < 1 or n_features < 1 or d_model * n_features > MOST:
+        raise ValueError(
+            f"a frame of {d_model} x {n_features} is empty or beyond {MOST:,} entries; choose another size"
+        )
 
 
 def _unit(columns: Tensor) -> Tensor:

@@ -6,6 +6,18 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 
+def counted(counts: Shaped[np.ndarray, "*shape"], dims: int = 2) -> Float[np.ndarray, "*shape"]:
+    """The counts in double precision; ValueError for what is no array of at least `dims` dimensions, finite, real."""
+    if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "fiub":
+        raise ValueError(f"counts are an array of real numbers, not {getattr(counts, 'dtype', type(counts).__name__)}")
+    if counts.ndim < dims:
+        raise ValueError(f"counts have {counts.ndim} dimensions; give {dims} at least, experts first")
+    table = counts.astype(np.float64)
+    if not np.isfinite(table).all() or not np.isfinite(table.sum()):
+        raise ValueError("counts hold NaN, infinity or numbers too large to be added")
+    return table
+
+
 class Normalised(NamedTuple):
     """Mutual information as a share of an entropy: 0 if independent; 1 where the named bound is reached."""
 
@@ -28,8 +40,9 @@ def xlogx(x: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 def entropy(counts: Shaped[np.ndarray, " n"]) -> float:
     """H = -sum p ln p of the shares of `counts`, in nats."""
+    counts = counted(counts, dims=1)
     total = counts.sum()
-    return float(max(np.log(total) - xlogx(counts).sum() / total, 0.0)) if total else 0.0
+    return float(max(np.log(total) - xlogx(counts).sum() / total, 0.0)) if total > 0 else 0.0
 
 
 def mutual_information(counts: Shaped[np.ndarray, "*many rows columns"]) -> Float[np.ndarray, "*many"]:
@@ -37,7 +50,7 @@ def mutual_information(counts: Shaped[np.ndarray, "*many rows columns"]) -> Floa
 
     Source: Cover and Thomas 2006, eq. 2.28.
     """
-    table = np.maximum(np.asarray(counts, dtype=np.float64), 0)
+    table = np.maximum(counted(counts), 0)
     total = table.sum(axis=(-2, -1))
     share = table / np.where(total > 0, total, 1)[..., None, None]
     expected = share.sum(axis=-1)[..., :, None] * share.sum(axis=-2)[..., None, :]
@@ -48,6 +61,8 @@ def mutual_information(counts: Shaped[np.ndarray, "*many rows columns"]) -> Floa
 
 def normalised(counts: Shaped[np.ndarray, "experts labels"]) -> Normalised:
     """I(E;C) over the entropies of its margins; 0 where both are 0.  Source: Vinh, Epps and Bailey 2010, table 2."""
+    if np.ndim(counts) != 2:
+        raise ValueError(f"counts have {np.ndim(counts)} dimensions; give one table (experts, labels)")
     information = float(mutual_information(counts))
     by_expert, by_label = entropy(counts.sum(axis=1)), entropy(counts.sum(axis=0))
     bounds = (by_expert, by_label, (by_expert + by_label) / 2, float(np.sqrt(by_expert * by_label)))
@@ -60,6 +75,9 @@ def jensen_shannon(profiles: Float[np.ndarray, "n_experts n_labels"]) -> Float[n
     JS(p, q) = H((p + q) / 2) - (H(p) + H(q)) / 2, rows scaled to sum to 1; NaN for a row of zeros.
     Source: Lin 1991.
     """
+    profiles = counted(profiles)
+    if profiles.ndim != 2 or (profiles < 0).any():
+        raise ValueError("profiles are a matrix (experts, labels) of shares or counts, none of them negative")
     total = profiles.sum(axis=1, keepdims=True)
     share = np.where(total > 0, profiles / np.where(total > 0, total, 1), np.nan)
     own = xlogx(share).sum(axis=1)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from pandas import DataFrame
 from scipy.optimize import linear_sum_assignment
 
-from probes.information import jensen_shannon
+from probes.information import counted, jensen_shannon
 from probes.nulls import Null, against
 
 
@@ -32,10 +32,12 @@ def match(similarity: Float[np.ndarray, "n_first n_second"], n_permutations: int
 
     Raises ValueError for an empty matrix or values that are not finite.
     """
-    similarity = np.asarray(similarity, dtype=np.float64)
+    if not isinstance(similarity, np.ndarray) or similarity.dtype.kind not in "fiub":
+        raise ValueError("similarity is an array of real numbers, experts of one router by experts of the other")
+    similarity = similarity.astype(np.float64)
     if similarity.ndim != 2 or not similarity.size:
         raise ValueError(f"similarity has shape {similarity.shape}; give (experts, experts)")
-    if not np.isfinite(similarity).all():
+    if not np.isfinite(similarity).all() or np.abs(similarity).max() > 1e100:
         raise ValueError("similarity holds values that are not finite; leave out experts without tokens")
     rng = np.random.default_rng(seed)
     first, second = linear_sum_assignment(similarity, maximize=True)
@@ -56,9 +58,12 @@ def profile_similarity(
 
     0 for an expert without tokens.
     """
+    first, second = counted(first), counted(second)
+    if first.ndim != 2 or second.ndim != 2:
+        raise ValueError("profiles are matrices (experts, labels)")
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"profiles have {first.shape[1]} and {second.shape[1]} labels; count both over the same ones")
-    apart = jensen_shannon(np.concatenate([first, second]).astype(np.float64))[: len(first), len(first) :]
+    apart = jensen_shannon(np.concatenate([first, second]))[: len(first), len(first) :]
     return np.nan_to_num(1 - apart / np.log(2), nan=0.0)
 
 
@@ -77,7 +82,7 @@ def together(
     first: Int[np.ndarray, "n_tokens k"], second: Int[np.ndarray, "n_tokens k"], n_first: int, n_second: int
 ) -> Int[np.ndarray, "n_first n_second"]:
     """Tokens at both experts; -1 is no expert."""
-    first, second = np.asarray(first), np.asarray(second)
+    first, second = _routes(first, n_first), _routes(second, n_second)
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} tokens are routed; both must be the same tokens")
     both = np.zeros((n_first, n_second), dtype=np.int64)
@@ -87,6 +92,15 @@ def together(
             pair = a[held].astype(np.int64) * n_second + b[held]
             both += np.bincount(pair, minlength=both.size).reshape(both.shape)
     return both
+
+
+def _routes(experts: np.ndarray, n_experts: int) -> np.ndarray:
+    experts = np.asarray(experts)
+    if experts.ndim not in (1, 2) or experts.dtype.kind not in "iu":
+        raise ValueError(f"experts are whole numbers (tokens, k), not {experts.dtype} of shape {experts.shape}")
+    if experts.size and not -1 <= int(experts.min()) <= int(experts.max()) < n_experts:
+        raise ValueError(f"experts hold {experts.min()}..{experts.max()}; give -1..{n_experts - 1}")
+    return experts
 
 
 def _best(similarity: np.ndarray) -> float:

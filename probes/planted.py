@@ -98,6 +98,8 @@ def magnitude_range(amplitudes: Any) -> tuple[float, float]:
 
 
 def _as_lists(given: Any, n_features: int) -> list[np.ndarray]:
+    if isinstance(given, Tensor) and (given.is_complex() or given.layout != torch.strided):
+        raise ValueError("supports are a dense matrix of real numbers")
     if isinstance(given, Tensor):
         given = given.detach().cpu().float().numpy() if given.is_floating_point() else given.detach().cpu().numpy()
     if isinstance(given, np.ndarray) and given.ndim != 2:
@@ -110,5 +112,11 @@ def _as_lists(given: Any, n_features: int) -> list[np.ndarray]:
         counts = (given != 0).sum(1)
         order = np.argsort(-np.abs(given), axis=1, kind="stable")
         return [row[:count] for row, count in zip(order, counts, strict=True)]
-    rows = [np.asarray(row, dtype=np.int64).reshape(-1) for row in given]
+    try:
+        rows = [np.asarray(row).reshape(-1) for row in given]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"supports are lists of features, not {type(given).__name__} of something else") from error
+    if any(len(row) and row.dtype.kind not in "iu" for row in rows):
+        raise ValueError("supports are lists of features, whole numbers; codes are a matrix of floating numbers")
+    rows = [row.astype(np.int64) for row in rows]
     return [row[row != -1] for row in rows]

@@ -11,6 +11,7 @@ A trial plants k active features, x = sum_s c_s v_s + noise, and succeeds if the
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from jaxtyping import Float
 from pandas import DataFrame, concat
 from torch import Tensor
 
+from data.config import LARGEST
 from data.progress import Progress, silent
 from probes import bounds, solvers
 from probes.coherence import Dictionary, Report
@@ -33,8 +35,11 @@ METHODS = tuple(solvers.METHODS)
 
 def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a rate: (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)."""
-    if not 0 <= successes <= trials or trials < 1:
+    whole = isinstance(successes, Integral) and isinstance(trials, Integral) and trials <= LARGEST
+    if not whole or not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"successes={successes} of trials={trials} is not a rate")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} is not between 0 and 1")
     z = math.sqrt(2) * float(torch.special.erfinv(torch.tensor(confidence, dtype=torch.float64)))
     p, share = successes / trials, z * z / trials
     middle, half = p + share / 2, z * math.sqrt(p * (1 - p) / trials + share / (4 * trials))
@@ -110,7 +115,12 @@ def largest(
 
     0 if even k = 1 fails.  `settings` go to `empirical`.  The rate is taken to fall with k.
     """
-    cap = min(int(V.shape[1]), int(V.shape[0]), k_max or int(V.shape[1]))
+    if not 0 < target <= 1:
+        raise ValueError(f"target={target} is a share of the trials; choose one above 0 and at most 1")
+    (most,) = _whole(V.shape[1] if k_max is None else k_max)
+    if most < 1:
+        raise ValueError(f"k_max={k_max} leaves no k to try; choose at least 1")
+    cap = min(int(V.shape[1]), int(V.shape[0]), most)
     met: dict[int, DataFrame] = {}
 
     def good(k: int) -> bool:

@@ -10,6 +10,7 @@ Sources: Cover and Thomas 2006 (mutual information); Miller 1955 (its bias); Ben
 al. 2024 (OLMoE), who report domain and vocabulary specialization without a null.
 """
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +80,8 @@ def association(
                      token of its own, which makes the nulls too narrow where k > 1
     Raises ValueError with a sentence: see `choices.choices`.
     """
-    if n_permutations < 2:
-        raise ValueError(f"n_permutations={n_permutations}; a null needs at least 2 draws")
+    if not isinstance(n_permutations, Integral) or not 2 <= n_permutations <= 10**6:
+        raise ValueError(f"n_permutations={n_permutations}; a null needs at least 2 draws, and a million is enough")
     made = choices(experts, labels, types, groups, tokens, n_experts)
     rng = np.random.default_rng(seed)
     seen = nulls.by_type(made)

@@ -21,7 +21,6 @@ CHECKED = {
         "sinks",
         "scan",
         "solvers",
-        "planted",
         "collapse",
         "triggers",
         "value_vectors",

@@ -59,8 +59,8 @@ def test_measures_do_not_depend_on_scale(scale: float) -> None:
     ("z", "says"),
     [
         (torch.zeros(3), "shape"),
-        (torch.zeros(0, 4), "neither of them 0"),
-        (torch.tensor([[1.0, 2.0], [torch.nan, 1.0]]), "token 1 hold NaN"),
+        (torch.zeros(0, 4), "a matrix with entries"),
+        (torch.tensor([[1.0, 2.0], [torch.nan, 1.0]]), "NaN or infinity, first in row 1"),
         (torch.zeros(3, 4), "all zero"),
     ],
 )
