@@ -80,6 +80,8 @@ def parts(pairs: Pairs, centroids: Float[Tensor, "n_experts d_in"], shape: Shape
 def fill(mixture: CellMixture, pairs: Pairs, shape: Shape, seed: int = 0, progress: Progress = silent) -> CellMixture:
     """Fit all but the choice of cells, in place; the mixture chooses, however it does."""
     d_in, d_out = pairs.d_in, pairs.d_out
+    if not shape.rank and not shape.shared and mixture.k == 1:
+        return _constants(mixture, pairs)
     members = _members(pairs, mixture)
     variance = _mean_variance(pairs)
     common = torch.zeros(d_in, d_out)
@@ -109,6 +111,19 @@ def fill(mixture: CellMixture, pairs: Pairs, shape: Shape, seed: int = 0, progre
     return mixture
 
 
+def _constants(mixture: CellMixture, pairs: Pairs) -> CellMixture:
+    """Each cell's mean output; the mean of all where no training row chose the cell."""
+    total = torch.zeros(mixture.bias.shape, dtype=torch.float64)
+    count = torch.zeros(len(total), dtype=torch.float64)
+    for _, x, y in pairs.chunks(pairs.train):
+        cell = mixture.route(x)[:, 0]
+        total.index_add_(0, cell, y.double())
+        count += torch.bincount(cell, minlength=len(count))
+    mean = (total.sum(dim=0) / count.sum()).float()
+    mixture.bias.copy_(torch.where(count[:, None] > 0, total / count.clamp(min=1)[:, None], mean.double()))
+    return mixture
+
+
 def reduced_rank(pairs: Pairs, rank: int, ridge: float = 1e-3, seed: int = 0) -> CellMixture:
     """The best affine map of this rank: a mixture of one expert."""
     centre = mean_of(pairs.x, pairs.train)[None]
@@ -116,7 +131,7 @@ def reduced_rank(pairs: Pairs, rank: int, ridge: float = 1e-3, seed: int = 0) ->
 
 
 def cells(pairs: Pairs, n_cells: int, seed: int = 0, n_rows: int = 20_000) -> Float[Tensor, "n_cells d_in"]:
-    """Centroids of the training inputs by k-means (mini-batches for more than 256)."""
+    """Centroids of the training inputs by k-means (mini-batches from random rows for more than 256)."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     if n_cells == 1:
@@ -125,7 +140,7 @@ def cells(pairs: Pairs, n_cells: int, seed: int = 0, n_rows: int = 20_000) -> Fl
     n = min(len(pairs.train), max(n_rows, 8 * n_cells))
     rows = rows_of(pairs.x, np.sort(rng.choice(pairs.train, n, replace=False))).numpy()
     if n_cells > 256:
-        found = MiniBatchKMeans(n_cells, random_state=seed, n_init=1, batch_size=8_192, max_iter=10)
+        found = MiniBatchKMeans(n_cells, init="random", random_state=seed, n_init=1, batch_size=8_192, max_iter=6)
     else:
         found = KMeans(n_cells, random_state=seed, n_init=1, max_iter=25)
     return torch.from_numpy(found.fit(rows).cluster_centers_.astype(np.float32))

