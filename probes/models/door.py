@@ -24,6 +24,8 @@ from probes.models.weights import SMOLLM2_TITLE, ModelError, gguf_folder, smollm
 
 DEFAULT_MODEL = "smollm2-135m"
 BUNDLED_MIXTURE = "tinymoe"
+MOST_LAYERS = 10_000
+"""Modules are made for every layer that a config.json names before a single weight is looked for."""
 BUNDLED_FOLDER = Path(__file__).parents[2] / "data" / "bundled" / BUNDLED_MIXTURE
 """Where the small mixture of experts lies that ships with the package."""
 
@@ -137,7 +139,8 @@ def _load(place: str, options: dict[str, Any]) -> Any:
     # The weights of one machine load in under a second; a bar for that is noise.
     transformers_logging.disable_progress_bar()
     try:
-        return _class_for(place, options).from_pretrained(place, use_safetensors=True, **options)
+        kind = _class_for(place, options)
+        hf, found = kind.from_pretrained(place, use_safetensors=True, output_loading_info=True, **options)
     except ImportError as error:
         raise ModelError(f"'{place}' needs a package that is not installed ({str(error).splitlines()[0]})") from error
     except OSError as error:
@@ -150,6 +153,13 @@ def _load(place: str, options: dict[str, Any]) -> Any:
             ) from error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"'{place}' cannot be opened as a causal language model ({reason})") from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers fills them with random numbers and says so in a log; nothing measured on those would be true.
+        raise ModelError(
+            f"'{place}' has no weights for {len(missing)} parameters that its config.json names (first {missing[0]}); "
+            "the folder is incomplete or its config.json belongs to another model"
+        )
+    return hf
 
 
 def _class_for(place: str, options: dict[str, Any]) -> Any:
@@ -162,6 +172,8 @@ def _class_for(place: str, options: dict[str, Any]) -> Any:
 
     asked = {key: options[key] for key in ("trust_remote_code", "local_files_only") if key in options}
     config = AutoConfig.from_pretrained(place, **asked)
+    if (layers := getattr(config, "num_hidden_layers", 0) or 0) > MOST_LAYERS:
+        raise ValueError(f"its config.json names {layers} layers, more than any model has")
     if (getattr(config, "quantization_config", None) or {}).get("quant_method") == "mxfp4":
         options["quantization_config"] = Mxfp4Config(dequantize=True)
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -193,7 +205,7 @@ def _load_tokenizer(place: str, trust_remote_code: bool) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
+    except Exception:  # its files may be anything
         return None  # weights can be studied without text; text asks for a tokenizer in a sentence
 
 
