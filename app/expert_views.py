@@ -12,6 +12,7 @@ from app.experts import CONDITIONS, Asked, Explorer
 from app.figures import experts as figures
 from app.figures import routing, specialization
 from app.figures.catalogue import find
+from app.matched_experts import matched
 from app.panels import chart, dark, downloads, entry_panel, frame, plain, runs, told
 from app.routing import MODEL
 from data.runs import Run, open_run
@@ -63,6 +64,14 @@ def depth(run: Run) -> None:
             downloads(find("experts-routes"), run)
     rows = frame(run, "paths")
     mine = rows[rows["condition"] == condition] if len(rows) else rows
+    if "path_counts" in run.table_names():
+        counts = frame(run, "path_counts").query("condition == @condition").set_index("measure")["value"]
+        if len(counts):
+            st.markdown(
+                f"**{counts['effective']:,.0f} paths**, as many as would be equally used; {counts['distinct']:,.0f} "
+                f"are taken by {counts['n_tokens']:,.0f} tokens. Independent layers of the same loads: "
+                f"{counts['independent']:,.0f}; chains of the same neighbouring pairs: {counts['markov']:,.0f}."
+            )
     if len(mine):
         st.markdown(f"**Most frequent paths** through layers {plain(mine['layers'].iloc[0])}")
         columns = ["path", "n", "share", "low", "high", "expected", "label", "label_share", "label_base"]
@@ -164,6 +173,7 @@ def compare(run: Run) -> None:
         place=partial(st.segmented_control, required=True),
         words=NULLS.__getitem__,
     )
+    shown: dict[str, DataFrame] = {}
     for side, place in zip(("left", "right"), st.columns(2, gap="large"), strict=True):
         with place, told():
             other = open_run(pick("Run", fitting, f"run_{side}", default=run.name if run.name in fitting else None))
@@ -186,6 +196,7 @@ def compare(run: Run) -> None:
             drawn = specialization.heat_map(cells, int(layer), labels, condition, against, dark=dark())
             words = specialization.heat_map_caption(cells, int(layer), labels, condition, against)
             chart(drawn, key=f"map-{side}", caption=words)
+            shown[side] = mine[(mine["labels"] == labels) & (mine["layer"] == int(layer))]
             told_apart = told_apart.query("condition == @condition and labels == @labels")
             row = told_apart[told_apart["layer"] == int(layer)].iloc[0]
             st.metric(
@@ -196,6 +207,17 @@ def compare(run: Run) -> None:
                 delta_arrow="off",
                 help=f"95% interval {row['low']:.4f} to {row['high']:.4f}; {row['n_tokens']:,.0f} tokens.",
             )
+    if len(shown) == 2:
+        matching(*shown.values())
+
+
+def matching(first: DataFrame, second: DataFrame) -> None:
+    """Which expert on the left is which on the right."""
+    with told():
+        st.subheader("Which expert on the left is which on the right?", anchor=False)
+        pairs, said = matched(first, second)
+        st.caption(plain(said))
+        small_table(pairs, expert="left", partner="right", rival="next best", label="most in common")
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

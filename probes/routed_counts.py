@@ -9,6 +9,7 @@ from pandas import DataFrame
 
 from data.routed import Routes
 from probes.associations import wilson
+from probes.paths import diversity
 from probes.routed_labels import Labelled, RoutedText
 
 N_PATHS = 60
@@ -81,10 +82,7 @@ def paths(routes: Routes, labelled: Labelled | None, condition: str) -> DataFram
     experts' shares: what independent layers would give), `label, label_share, label_base` (the commonest label on the
     path, its share there and among all tokens), `n_tokens`.
     """
-    layers = _spread(routes.layers)
-    top = np.stack([strongest(routes, layer) for layer in layers], axis=1)
-    used = (top >= 0).all(axis=1) & np.all([routes.kept(layer) for layer in layers], axis=0)
-    top = top[used].astype(np.int64)
+    layers, used, top = _heaviest(routes)
     if not len(top):
         return DataFrame()
     base = max(routes.n_experts(layer) for layer in layers)
@@ -102,6 +100,22 @@ def paths(routes: Routes, labelled: Labelled | None, condition: str) -> DataFram
         rows.append((">".join(map(str, experts)), ">".join(map(str, layers)), *shares, *label, len(top)))
     names = "path layers n share low high expected label label_share label_base n_tokens"
     return DataFrame(rows, columns=names.split()).assign(condition=condition)
+
+
+def path_counts(routes: Routes, condition: str) -> DataFrame:
+    """How many paths there are: `condition, layers, measure, value` (see `probes.paths.diversity`)."""
+    layers, _, top = _heaviest(routes)
+    if not len(top):
+        return DataFrame()
+    return diversity(top).assign(condition=condition, layers=">".join(map(str, layers)))
+
+
+def _heaviest(routes: Routes) -> tuple[list[int], np.ndarray, Int[np.ndarray, "n_used n_layers"]]:
+    """Layers of a path, which tokens have an expert in all of them, and these tokens' heaviest experts."""
+    layers = _spread(routes.layers)
+    top = np.stack([strongest(routes, layer) for layer in layers], axis=1)
+    used = (top >= 0).all(axis=1) & np.all([routes.kept(layer) for layer in layers], axis=0)
+    return layers, used, top[used].astype(np.int64)
 
 
 def strongest(routes: Routes, layer: int) -> Int[np.ndarray, " n_tokens"]:

@@ -70,6 +70,7 @@ def measure(
         by_class        condition, labels, layer, expert, label, n, weight
         by_token        layer, expert, token_id, token, n
         transitions     see `routed_counts.transitions`        paths   see `routed_counts.paths`
+        path_counts     condition, layers, measure, value: see `probes.paths.diversity`
         specialization  condition, layer, labels, mi, low, high, nmi; null, sd, z, p of `label`, `type` and `within`;
                         within, expected_label, untestable, n, n_tokens, n_types
                         (labels also `layer before`: its heaviest expert, and `token`, without nulls);
@@ -213,12 +214,13 @@ def _read_off(text: RoutedText, conditions: Sequence[str], metadata: Sequence[st
     """Counts by label, from layer to layer and through depth."""
     kinds = text.kinds(metadata)
     named = text.labels("word_class") if "word_class" in kinds else None
-    frames: dict[str, list[DataFrame]] = {"by_class": [], "transitions": [], "paths": []}
+    frames: dict[str, list[DataFrame]] = {"by_class": [], "transitions": [], "paths": [], "path_counts": []}
     for condition in conditions:
         routes = text.routes(condition)
         frames["by_class"] += [routed_counts.by_label(routes, text.labels(kind), condition) for kind in kinds]
         frames["transitions"].append(routed_counts.transitions(routes, condition))
         frames["paths"].append(routed_counts.paths(routes, named, condition))
+        frames["path_counts"].append(routed_counts.path_counts(routes, condition))
     return {name: pd.concat(parts, ignore_index=True) if parts else DataFrame() for name, parts in frames.items()}
 
 

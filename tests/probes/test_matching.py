@@ -7,9 +7,9 @@ import pytest
 
 from probes.information import mutual_information
 from probes.matching import match, profile_similarity, together, token_overlap
-from probes.paths import diversity, link
+from probes.paths import diversity
 from probes.random_router import random_router
-from tests.probes.planted_routes import hashed, planted_text, uniform
+from tests.probes.planted_routes import planted_text, uniform
 
 
 def test_relabelled_experts_are_found_again() -> None:
@@ -83,18 +83,6 @@ def test_diversity_of_known_chains() -> None:
     # a path that layer 3 takes up from layer 1 over a layer of noise: the chain of neighbours cannot see it
     skipping = dict(diversity(np.stack([first, rng.integers(0, 4, 4000), first], axis=1)).to_numpy())
     assert skipping["effective"] == pytest.approx(16, rel=0.02) and skipping["markov"] == pytest.approx(64, rel=0.02)
-
-
-def test_a_link_that_only_token_identity_makes_is_none_within_types() -> None:
-    text = planted_text(6000, 1)
-    before, then = hashed(text, 8, 1, seed=1)[:, 0], hashed(text, 8, 2, seed=2)
-    found = link(before, then, text.types, text.documents)
-    assert found.null_label.z > 30 and abs(found.null_type.z) < 3 and found.within_type.value == 0
-    follows = np.where(np.random.default_rng(0).random(6000) < 0.5, before, uniform(text, 8, 1, 3)[:, 0])
-    kept = link(uniform(text, 8, 1, 4)[:, 0], uniform(text, 8, 2, 5), text.types, text.documents)
-    assert abs(kept.within_type.z) < 3
-    kept = link(follows, follows[:, None], text.types, text.documents)
-    assert kept.within_type.z > 30 and kept.nmi == pytest.approx(1)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
