@@ -119,3 +119,17 @@ def test_shapes_that_do_not_fit_are_told() -> None:
     for wrong in ({"n_experts": 1000}, {"rank": 13}, {"k": 9, "n_experts": 8}, {"shared": -1}):
         with pytest.raises(ValueError, match=r"is not in|exceeds"):
             fit_mixture(pairs, Shape(**({"n_experts": 4, "rank": 2} | wrong)))
+
+
+def test_a_table_of_cells_holds_their_means() -> None:
+    pairs, _ = planted(1_000)
+    table = fit_mixture(pairs, Shape(n_experts=12, rank=0, prior=False))
+    x, y = (torch.from_numpy(pairs.x), torch.from_numpy(pairs.y))
+    cell = torch.cdist(x, table.centroids).argmin(dim=1)
+    for c in cell[pairs.train].unique():
+        torch.testing.assert_close(table.bias[c], y[pairs.train][cell[pairs.train] == c].mean(dim=0))
+    torch.testing.assert_close(table(x), table.bias[cell])
+    far = torch.cat([table.centroids, torch.full((1, 20), 1e4)])  # a cell that no row chooses
+    torch.testing.assert_close(
+        fit_experts(pairs, far, Shape(n_experts=13, rank=0, prior=False)).bias[12], y[pairs.train].mean(dim=0)
+    )
