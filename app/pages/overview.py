@@ -4,6 +4,7 @@ import streamlit as st
 from pandas import DataFrame
 
 from app import jobs
+from app.commands._run import duration
 from app.figures.catalogue import catalogue
 from app.panels import empty, entry_panel, live, plain, runs, title
 from data.runs import Run, RunError, create
@@ -47,7 +48,12 @@ def headline(run: Run) -> None:
             lines.append(
                 f":material/{marks.get(state, 'schedule')}: {plain(part.title)} ({plain(state)}{spent}{wrong})"
             )
-        st.markdown("  \n".join(lines))
+        parts = run.table("parts")
+        if (parts["state"] == "done").all():
+            with st.expander(f"{len(parts)} parts, measured in {duration(float(parts['seconds'].sum()))}"):
+                st.markdown("  \n".join(lines))
+        else:
+            st.markdown("  \n".join(lines))
     entries = catalogue()
     ready = [entries[name] for name in FIRST if name in entries and entries[name].drawable(held)]
     ready += [e for e in entries.values() if e.drawable(held) and e not in ready][: 2 if not ready else 0]
