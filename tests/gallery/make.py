@@ -32,6 +32,7 @@ PAGES = {
     "overview": "?run=demo",
     "sparsity": "sparsity?run=demo",
     "toy-lab": "toy_lab",
+    "claims": "claims",
     "coherence": "coherence?run=demo",
     "experts": "experts?run=tinymoe-experts&layer=2&expert=0&label=VERB",
     "training": "training?run=tinymoe-snapshots",
@@ -76,13 +77,19 @@ def photograph(runs: Path) -> None:
     from app.server import pick_port, serving
 
     port = pick_port()
-    with serving(runs, port), sync_playwright() as playwright:
+    with serving(runs, port, wait=300), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1360, "height": 900})
+        page.set_default_timeout(300_000)
         for name, place in PAGES.items():
-            page.goto(f"http://127.0.0.1:{port}/{place}")
+            page.goto(f"http://127.0.0.1:{port}/{place}", wait_until="commit")
             page.wait_for_selector("h1")
-            page.wait_for_timeout(6_000)
+            if name == "toy-lab":
+                page.get_by_role("button", name="Run", exact=True).click()
+                page.get_by_role("button", name="Keep as a run").wait_for()
+            page.wait_for_timeout(2_000)
+            page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]')
+            page.wait_for_timeout(4_000)
             page.screenshot(path=HERE / f"page-{name}.png")
             print(HERE / f"page-{name}.png")
         browser.close()
