@@ -129,7 +129,7 @@ def test_verbs_tell_damage_and_exit_with_2(
     assert any(one.exit_code == 2 for one in told) or file == "progress.json"
 
 
-@pytest.mark.parametrize("file", ["settings.json", "provenance.json", "progress.json", "layers.parquet"])
+@pytest.mark.parametrize("file", ["settings.json", "progress.json"])
 def test_pages_tell_damage_and_go_on(file: str, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(whole("stream")[0] / "run", tmp_path / "run")
     monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
