@@ -7,6 +7,7 @@ import pytest
 import data
 from app.claims import NOT_YET
 from app.claims import find as find_claim
+from app.claims.ledger import ledger
 from app.figures.catalogue import find
 from data import runs
 from tests.app.test_pages import show
@@ -60,3 +61,13 @@ def test_a_claim_about_series_is_decided_by_one_that_ships(name: str, claim: str
     assert len(tables["series_models"]) == asked["seeds"] * len(tables["series_models"]["variant"].unique())
     found = find_claim(claim).judge(tables)
     assert found.verdict != NOT_YET and found.control and found.n, found.measured
+
+
+def test_what_ships_of_worth_leaves_no_more_than_all_unexplained_and_decides_its_claims() -> None:
+    run = runs.open_run("tinymoe-worth")
+    fits = run.table("fits").query("n_fit >= 4 * d_model")
+    assert len(fits) > 120 and fits["affine_fvu"].between(0, 1).all() and fits["constant_fvu"].between(0, 1).all()
+    assert set(run.table("damage")["layer"]) == {0, 1, 2, 3} and len(run.table("curves")) == 32
+    verdicts = ledger(runs.known_runs()).set_index("claim")["verdict"]
+    for claim in ("association-predicts-damage", "early-experts-alike", "experts-are-affine", "syntax-over-domain"):
+        assert verdicts[claim] != "not yet measured"
