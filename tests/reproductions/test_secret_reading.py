@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.reproduction, pytest.mark.model]
 EVERY = READ.model_copy(update={"n_tokens": 52_020})
 """Half of the text: the inputs of 30 layers take 3.6 GB."""
 TOKENS = 20_000
-LATENTS = SaeConfig(site="ffn_input", layer=15, d_sae=2_304, k=32, steps=1_000)
+LATENTS = SaeConfig(site="ffn_input", layer=15, d_sae=1_152, k=32, steps=800)
 
 
 def test_every_layer_replaced_at_once(model: LanguageModel, root: Path) -> None:
