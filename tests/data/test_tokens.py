@@ -86,6 +86,7 @@ def test_windows_without_a_begin_token_are_bare(corpus: Corpus, tokenizer: Token
     assert np.concatenate([w.token_ids for w in bare]).tolist() == whole["token_id"].tolist()
     with pytest.raises(ValueError, match="window=1 leaves no room"):
         next(corpus.windows(tokenizer, begin_token_id=BEGIN_ID, window=1))
+    assert {len(w) for w in corpus.windows(tokenizer, begin_token_id=BEGIN_ID, window=2)} == {2}
 
 
 def test_fewer_tokens_are_the_beginning_of_more(corpus: Corpus, tokenizer: Tokenizer) -> None:

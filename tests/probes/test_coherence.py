@@ -291,3 +291,25 @@ def test_tables_can_be_kept(tmp_path: Path) -> None:
     run.save_tables(coherence.measure(frames.lines_28()).tables())
     assert run.table("summary").set_index("quantity").loc["k_guaranteed", "value"] == 1
     assert run.table_names() == ["babel", "clusters", "nearest", "neighbours", "summary"]
+
+
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_random_coherence_in_space_is_a_closed_form(n: int) -> None:
+    # On the sphere the height of a point is uniform, so a pair is beyond t with chance 1 - t.
+    assert bounds.random_coherence(3, n) == pytest.approx(1 - 2 * math.log(2) / (n * (n - 1)))
+
+
+def test_lines_in_the_plane_certify_as_many_as_fit() -> None:
+    # Two lines at right angles meet with cosine 0; of three, two meet with at least cos 60 = 1/2, above 1/3.
+    assert bounds.max_features(2, 2) == 2 and bounds.max_features(1, 2) == 1
+
+
+def test_supports_are_counted_in_closed_form() -> None:
+    assert bounds.n_supports(8, 2) == 8 + 28 and bounds.n_supports(4, 2) == 4 + 6
+    assert bounds.n_supports(5, 5) == bounds.n_supports(5, 9) == 2**5 - 1
+
+
+def test_levenshteins_bound_where_it_holds_and_nowhere_else() -> None:
+    # 3F - d^2 - 2d <= (d + 2)(F - d) / 9 for k = 2: F <= 640/17 in eight dimensions; void from 25 dimensions on.
+    assert bounds.max_features(8, 2) == 37
+    assert bounds.max_features(26, 2) > 26 * 27 / 2

@@ -32,3 +32,8 @@ def test_lengths_and_empty_columns_do_not_count() -> None:
 def test_random_directions_have_their_expectation(d: int, n: int) -> None:
     drawn = [features_per_dimension(frames.random_directions(d, n, seed=seed)) for seed in range(100)]
     assert np.mean(drawn) == pytest.approx(of_random_directions(d, n), abs=4 * np.std(drawn) / 10)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_lengths_of_any_size_do_not_matter(size: float) -> None:
+    assert features_per_dimension(size * torch.eye(3, dtype=torch.float64)) == pytest.approx(1)

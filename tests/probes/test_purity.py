@@ -32,3 +32,9 @@ def test_the_interval_pays_for_having_looked_for_the_largest() -> None:
         found = purest(table(np.stack([draws, 400 - draws], axis=1)), 32).set_index("label")
         above += found.loc["verb", "low"] > 0.2
     assert above / 300 <= 0.05
+
+
+def test_the_least_load_is_still_considered() -> None:
+    # An even share of 160 slots over 4 experts is 40; a quarter of it, 10, is enough.
+    found = purest(table(np.array([[10, 0], [25, 25], [25, 25], [25, 25]])), 4).set_index("label")
+    assert (found["considered"] == 4).all() and found.loc["verb", "expert"] == 0

@@ -239,3 +239,8 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(tiny: LanguageModel, co
         rank.measure(tiny, corpus, 100, controls=("gaussian",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no document fills a window of 4000 positions"):
         rank.measure(tiny, corpus, 100, config=SMALL.model_copy(update={"window": 4000, "batch_tokens": 4000}))
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_the_stable_rank_has_no_scale(size: float) -> None:
+    assert stable_rank(size * torch.eye(4, dtype=torch.float64)) == pytest.approx(4)

@@ -122,7 +122,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 CONTRADICTIONS: list[dict[str, Any]] = [
-    {"hidden_size": 33}, {"num_hidden_layers": 10**6}, {"num_hidden_layers": 3}, {"num_attention_heads": 0}, {"vocab_size": -1},
+    {"hidden_size": 33}, {"num_hidden_layers": 10**6}, {"num_hidden_layers": 3}, {"num_attention_heads": 0},
+    {"vocab_size": -1},
     {"model_type": "no-such"}, {"model_type": 3}, {"hidden_size": "many"}, {"hidden_size": None}, {"hidden_act": "no"},
     {"intermediate_size": 128}, {"torch_dtype": "int3"}, {"dtype": "nope"}, {"architectures": ["Nope"]},
     {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, {"quantization_config": {"quant_method": "nope"}},

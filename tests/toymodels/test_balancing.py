@@ -43,6 +43,17 @@ def test_an_expert_takes_the_first_tokens_up_to_its_capacity() -> None:
     assert within_capacity(index, 4, 4).all()
 
 
+def test_what_is_dropped_is_what_exceeds_the_capacity(corpus: Corpus, tmp_path: Path) -> None:
+    config = with_("olmoe", balancing="capacity", capacity=1.25)
+    tokenizer, text, _ = language._text(config, tmp_path, corpus)
+    with watched(model := build(config, tokenizer), config) as seen:
+        model(input_ids=language.batch(text, config, 1))
+    for index, dropped in zip(seen.index, seen.dropped, strict=True):
+        room = -(-5 * index.numel() // (4 * config.n_experts))  # five quarters of an even share, rounded up
+        beyond = (index.flatten().bincount(minlength=config.n_experts) - room).clamp(min=0).sum()
+        assert dropped == pytest.approx(float(beyond) / index.numel())
+
+
 @pytest.mark.parametrize("family", ["olmoe", "qwen2_moe", "deepseek_v3"])
 def test_what_is_watched_is_what_the_routers_did(family: str, corpus: Corpus, tmp_path: Path) -> None:
     config = with_(family)
