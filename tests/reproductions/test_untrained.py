@@ -1,4 +1,9 @@
-"""Untrained mixtures, many seeds: what they show of word classes is what token identity shows."""
+"""Untrained mixtures, many seeds: what they show of word classes is what token identity shows.
+
+All but: attention mixes the tokens before into what a deep router reads, trained or not, so that its choice says a
+little of the word class that the token does not (I(E;C|type) is 2 to 12 sd above its null).  That moves z against the
+type null up by about 1 in the last layer, and one of 64 passes 3; with choices exchanged inside each type none does.
+"""
 
 import numpy as np
 import pandas as pd
@@ -40,3 +45,5 @@ def spread(rows: DataFrame, column: str) -> dict[str, object]:
 def test_an_untrained_mixture_shows_what_token_identity_shows(found: DataFrame) -> None:
     assert found["seed"].nunique() >= 10 and len(found) == SEEDS * 4
     assert 0.7 <= np.sqrt((found["z_type"] ** 2).mean()) <= 1.3
+    assert (found["z_type"].abs() >= 3).sum() <= 1
+    assert (found["z_without_context"].abs() < 3).all()
