@@ -71,3 +71,17 @@ def test_what_ships_of_worth_leaves_no_more_than_all_unexplained_and_decides_its
     verdicts = ledger(runs.known_runs()).set_index("claim")["verdict"]
     for claim in ("association-predicts-damage", "early-experts-alike", "experts-are-affine", "syntax-over-domain"):
         assert verdicts[claim] != "not yet measured"
+
+
+def test_the_runs_on_the_list_of_those_that_ship_are_there() -> None:
+    listed = (SHIPPED / "README.md").read_text()
+    names = {line.split("`")[1] for line in listed.splitlines() if line.startswith("| `")}
+    assert len(names) >= 9 and names <= {run.name for run in runs.known_runs()}
+
+
+def test_most_claims_are_decided_by_what_ships() -> None:
+    from app.claims.ledger import ledger
+
+    table = ledger(runs.known_runs()).set_index("claim")
+    decided = table[table["verdict"] != NOT_YET]
+    assert len(decided) >= 24 and (decided["control"] != "").all() and (decided["n"] != "").all()
