@@ -23,6 +23,8 @@ SMALL = StreamConfig(n_tokens=2_000, window=32, batch_tokens=256, shard_tokens=3
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
+    # a machine so busy that its heart is not heard for a while is not dead
+    os.environ.setdefault("RAY_health_check_failure_threshold", "60")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
