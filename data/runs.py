@@ -87,7 +87,7 @@ class Run:
     @property
     def kind(self) -> str:
         """What made the run, e.g. `probe.sparsity` or `demo`."""
-        return self.settings.get("kind", "unknown")
+        return str(self.settings.get("kind", "unknown"))
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -97,7 +97,12 @@ class Run:
     @property
     def progress(self) -> dict[str, Any]:
         """State and how far the work is; `{"state": "new"}` before it starts."""
-        return self._json("progress.json") if (self.path / "progress.json").exists() else {"state": "new"}
+        if not (self.path / "progress.json").exists():
+            return {"state": "new"}
+        told = self._json("progress.json")
+        if not isinstance(told.get("state"), str):
+            raise RunError(f"{self.path / 'progress.json'} names no state; delete that file and measure again")
+        return told
 
     def report(self, state: str, done: float = 0, total: float = 0, note: str = "", **more: Any) -> None:
         """Write progress.json; `state` is one of running, done, failed, cancelled."""
@@ -276,7 +281,10 @@ def compare(first: Run, second: Run) -> DataFrame:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "settings.json").exists()
+    try:
+        return (path / "settings.json").exists()
+    except OSError:  # a name too long for any file
+        return False
 
 
 def _object(path: Path) -> dict[str, Any]:

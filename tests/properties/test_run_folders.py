@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data.config import digest
@@ -45,6 +45,7 @@ def tree(folder: Path) -> dict[str, int]:
 
 
 @given(name=names, settings=st.dictionaries(texts, json_values, max_size=3))
+@example(name="a" * 3000, settings={})
 def test_names_stay_in_their_folder(name: str, settings: dict[str, Any], tmp_path_factory: Any) -> None:
     place = tmp_path_factory.mktemp("place")
     (place / "secret.txt").write_text("mine")
@@ -67,6 +68,8 @@ def test_names_stay_in_their_folder(name: str, settings: dict[str, Any], tmp_pat
 
 
 @given(content=damage, which=st.sampled_from(["settings.json", "provenance.json", "progress.json", "t.parquet"]))
+@example(content=b"{}", which="progress.json")
+@example(content=b'{"kind": 3}', which="settings.json")
 def test_altered_files_are_told(content: bytes, which: str, tmp_path_factory: Any) -> None:
     root = tmp_path_factory.mktemp("runs")
     run = create("first", {"a": 1}, kind="probe.sparsity", root_folder=root)
