@@ -251,7 +251,7 @@ CLAIMS = (
         WORTH,
         ("pairs",),
         alike,
-        "",
+        "worth-alike",
         "worth",
         ("lo2024closer",),
     ),

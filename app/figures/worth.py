@@ -189,7 +189,72 @@ def causes_caption(agreement: DataFrame) -> str:
     )
 
 
+LIKENESS = {
+    "output_cosine": "outputs for the same token",
+    "neuron_cosine": "neurons' output weights",
+    "subspace": "subspaces (squared principal cosines)",
+    "gradient_cosine": "gradients of the loss",
+}
+"""Words for how alike two experts are."""
+
+
+def likeness(pairs: DataFrame) -> DataFrame:
+    """Mean and quartiles over pairs: `condition, layer, measure, value, low, high, n_pairs`."""
+    theme.need(("condition", "layer", *LIKENESS), pairs, "pairs")
+    long = pairs.melt(["condition", "layer"], list(LIKENESS), "measure").dropna(subset="value")
+    by = long.groupby(["condition", "layer", "measure"], sort=False)["value"]
+    parts = {"value": by.mean(), "low": by.quantile(0.25), "high": by.quantile(0.75), "n_pairs": by.size()}
+    return DataFrame(parts).reset_index()
+
+
+def alike(pairs: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
+    """How alike two experts of a layer are, by layer: trained solid, random weights dashed."""
+    rows, figure = likeness(pairs), go.Figure()
+    for index, (measure, words) in enumerate(LIKENESS.items()):
+        look = theme.look(index, dark=dark)
+        for condition, dash in (("real", "solid"), ("random_init", "dash")):
+            part = rows[(rows["measure"] == measure) & (rows["condition"] == condition)].sort_values("layer")
+            if len(part):
+                figure.add_scatter(
+                    x=part["layer"],
+                    y=part["value"],
+                    error_y=bars(part, "value"),
+                    line={"color": look.colour, "dash": dash},
+                    marker={"color": look.colour, "symbol": look.symbol},
+                    mode="lines+markers",
+                    name=words if condition == "real" else f"{words}, random weights",
+                )
+    figure.update_xaxes(title="Layer", dtick=1)
+    figure.update_yaxes(title="Likeness of two experts")
+    return theme.style(figure, dark=dark, width=width, alt=alike_caption(pairs))
+
+
+def alike_caption(pairs: DataFrame) -> str:
+    """The first and the last layer's means, beside random weights."""
+    rows = likeness(pairs).set_index(["condition", "measure", "layer"])["value"]
+    first, last = (int(at(pairs["layer"])) for at in (min, max))
+    parts = [
+        f"{words} {rows.get(('real', measure, first), float('nan')):.2f} and "
+        f"{rows.get(('real', measure, last), float('nan')):.2f} (random weights "
+        f"{rows.get(('random_init', measure, first), float('nan')):.2f} and "
+        f"{rows.get(('random_init', measure, last), float('nan')):.2f})"
+        for measure, words in LIKENESS.items()
+    ]
+    return (
+        f"How alike two experts of one layer are, in layers {first} and {last}: " + "; ".join(parts) + ". Means over "
+        "pairs, bars their quartiles."
+    )
+
+
 FIGURES = (
+    of_table(
+        "pairs",
+        name="worth-alike",
+        title="How alike are the experts of a layer?",
+        draw=alike,
+        caption=alike_caption,
+        plotted=likeness,
+    ),
     of_table(
         "damage",
         name="worth-losses",

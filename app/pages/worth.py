@@ -8,7 +8,7 @@ from data.runs import Run
 
 HINT = "sparsescope probe worth --model tinymoe --tokens 8000"
 TABLES = ("damage", "fits", "pairs", "agreement", "curves", "fewer", "vectors")
-FIGURES = ("worth-losses", "worth-causes", "worth-stand-ins", "worth-fewer")
+FIGURES = ("worth-losses", "worth-causes", "worth-stand-ins", "worth-fewer", "worth-alike")
 
 
 def written(run: Run) -> None:

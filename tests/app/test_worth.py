@@ -41,7 +41,7 @@ def test_worth_is_measured_drawn_and_shown(folder: Path, runs_folder: Path) -> N
     assert done.exit_code == 0, done.output
     run = open_run("tiny-worth", runs_folder)
     tables = run.tables()
-    for name in ("worth-losses", "worth-stand-ins", "worth-fewer", "worth-causes"):
+    for name in ("worth-losses", "worth-stand-ins", "worth-fewer", "worth-causes", "worth-alike"):
         entry = find(name)
         figure = entry.draw(tables)
         assert len(figure.data) and entry.caption(tables)
@@ -49,6 +49,9 @@ def test_worth_is_measured_drawn_and_shown(folder: Path, runs_folder: Path) -> N
     shown = find("worth-losses").draw(tables)
     value = tables["damage"].query("word_class == 'all'").value
     assert sorted(shown.data[0].y) == sorted(value)
+    alike = find("worth-alike").plotted(tables).query("condition == 'real' and layer == 1 and measure == 'subspace'")
+    mine = tables["pairs"].query("condition == 'real' and layer == 1")["subspace"]
+    assert alike["value"].item() == pytest.approx(mine.mean()) and alike["n_pairs"].item() == len(mine) == 28
     test = show("worth")
     assert not test.exception and not test.error
     assert "What is lost without an expert?" in words(test).replace("\\", "")
