@@ -243,16 +243,18 @@ def name_table(
     heads = ["Layer,<br>expert", "Name", "Evidence", "Tokens that say most"]
     where = rows["layer"].astype(str) + ", " + rows["expert"].astype(str)
     columns = [where, *(rows[c].map(lambda v: escape(str(v))) for c in ("name", "evidence", "tokens"))]
+    if width == "column":  # four columns would be a page and a half high
+        heads, columns = heads[:3], columns[:3]
     cell = {"font": {"color": ink}, "line": {"color": grid}, "align": "left"}
     figure = go.Figure(
         go.Table(
-            columnwidth=[2.4, 4, 8, 8] if width == "screen" else [2.4, 3.6, 5, 4],
+            columnwidth=[2.4, 4, 8, 8] if width == "screen" else [2.2, 3.4, 6, 5][: len(heads)],
             header={"values": heads, "fill": {"color": grid}} | cell,
             cells={"values": columns, "fill": {"color": theme.GROUND[dark]}, "height": 24} | cell,
         )
     )
     alt, screen = names_caption(names, layer, condition), width == "screen"
-    lines = {"column": 0.74, "text": 0.38, "wide": 0.31}.get(width, 0.0)
+    lines = {"column": 0.5, "text": 0.38, "wide": 0.31}.get(width, 0.0)
     high = 90 + 26 * len(rows) if screen else 0.5 + lines * len(rows)
     return theme.style(figure, dark=dark, width=width, height=high, alt=alt)
 
