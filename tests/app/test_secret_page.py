@@ -8,11 +8,14 @@ import pytest
 from pandas import DataFrame, concat
 from typer.testing import CliRunner
 
+import data
+from app.claims import NOT_YET, judge
 from app.cli import cli
 from app.figures import secret as figures
 from app.figures.catalogue import find
 from app.figures.secret_curves import curves as drawn
 from app.figures.secret_curves import curves_caption
+from data import runs
 from data.runs import create, open_run
 from tests.app.test_pages import show, words
 
@@ -119,6 +122,21 @@ def test_page_shows_a_run_and_helps_without_one(runs_folder: Path) -> None:
     assert not test.exception and not test.error
     assert find("secret-ratios").title in words(test)
     assert test.metric[0].value == "+0.52"
+
+
+def test_the_run_that_ships_opens_and_decides_the_claims(
+    runs_folder: Path, nothing_ships: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "SHIPPED", Path(data.__file__).parent / "bundled" / "runs")
+    held = open_run("smollm2-secret")
+    test = show("secret", run=held.name)
+    assert not test.exception and not test.error and len(test.metric) == 3
+    tables, found = held.tables(), judge(held.tables())
+    gaps = tables["secret_gaps"]
+    assert set(gaps["layer"]) == {3, 15, 27} and (gaps["n_seeds"] == 3).all()
+    for name in ("mlps-are-secret-mixtures", "not-on-gaussian-data", "secret-mixtures-pay-for-their-router"):
+        assert found[name].verdict != NOT_YET, found[name].measured
+    assert sum(file.stat().st_size for file in held.path.iterdir()) < 1_000_000
 
 
 def test_verb_fits_keeps_and_exports(runs_folder: Path, tmp_path: Path) -> None:
