@@ -26,7 +26,7 @@ Against = Literal["base", "null"]
 AGAINST = {"base": "share in the text", "null": "share under the type null"}
 MAX_Q = 0.05
 """Cells above this false discovery rate are drawn grey."""
-MOST_NAMES = 18
+MOST_NAMES = 15
 """Names in a figure."""
 _REACH = 3
 """Colours reach from 1/8 to 8 times."""
@@ -254,7 +254,7 @@ def name_table(
         )
     )
     alt, screen = names_caption(names, layer, condition), width == "screen"
-    lines = {"column": 0.5, "text": 0.38, "wide": 0.31}.get(width, 0.0)
+    lines = {"column": 0.6, "text": 0.38, "wide": 0.31}.get(width, 0.0)
     high = 90 + 26 * len(rows) if screen else 0.5 + lines * len(rows)
     return theme.style(figure, dark=dark, width=width, height=high, alt=alt)
 
