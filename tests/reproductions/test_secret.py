@@ -155,4 +155,5 @@ def test_the_papers_student_by_its_training(model: LanguageModel, inputs: Run, r
     record("secret_paper", {"corpus": "sotu", "layer": 15, **READ.model_dump()}, {"secret": records(found)})
     curve = found.query("method == 'paper'").pivot_table(index="steps", columns="condition", values="fvu")
     assert curve["real"].is_monotonic_decreasing
-    assert (curve["real"] < curve["gaussian"]).all()
+    last = curve.iloc[-1]  # in the first steps both only learn the mean map
+    assert last["real"] < last["gaussian"]
