@@ -65,9 +65,7 @@ class Corpus:
                 continue
             seen[document.name] = times = seen.get(document.name, 0) + 1
             if not is_text(document.text):
-                raise CorpusError(
-                    f"{document.name!r} holds half a surrogate pair, which no tokenizer takes"
-                )
+                raise CorpusError(f"{document.name!r} holds half a surrogate pair, which no tokenizer takes")
             known = {
                 "document": _plain(document.name if times == 1 else f"{document.name}~{times}"),
                 "domain": _plain(document.domain),

@@ -220,6 +220,10 @@ def bounds(
             f"{b.rounded(b.n_supports(n_features, k)):.4g}",
             f"sets of at most {k} features: what a code tells apart",
         ),
-        ("supports of d", f"{b.rounded(b.n_supports(d_model, k)):.4g}", f"sets of at most {k} neurons: does not grow with F"),
+        (
+            "supports of d",
+            f"{b.rounded(b.n_supports(d_model, k)):.4g}",
+            f"sets of at most {k} neurons: does not grow with F",
+        ),
     ]
     echo_columns(("quantity", "value", "meaning"), rows)

@@ -55,9 +55,7 @@ def test_one_model_is_trained_named_and_shown() -> None:
 
 
 def test_settings_come_from_the_address() -> None:
-    test = show(
-        n="7", m="4", p="0.5", importance="0.9", together="one_active", steps="200", seeds="1", kind="linear"
-    )
+    test = show(n="7", m="4", p="0.5", importance="0.9", together="one_active", steps="200", seeds="1", kind="linear")
     finish(test, "model")
     asked = test.session_state["work-model"][0]
     assert asked == toy_lab.OneModel(
