@@ -51,8 +51,9 @@ class Held:
             return self.model.losses(self.text.batches[number].ids).cpu()
 
     def used(self, expert: int) -> int:
-        """Tokens that use the expert."""
-        return sum(int((index == expert).any(-1).sum()) for index in self.index)
+        """Predictions made where the expert is used; padding makes none."""
+        uses = ((index[:, :-1] == expert).any(-1) for index in self.index)
+        return sum(int((used & self.text.real(i)).sum()) for i, used in enumerate(uses))
 
     def damage(self, expert: int, how: Replacement, fits: Fits, other: int) -> tuple[Damage, Damage]:
         """Loss changes by class of the token read and by class of the token predicted."""

@@ -236,3 +236,11 @@ def test_what_cannot_be_measured_is_said(tiny: Any, tokenizer: Any, corpus: Corp
         experts.measure(model, corpus, replace=("none",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"layers \[9\]"):
         experts.measure(model, corpus, layers=[9])
+
+
+def test_padding_uses_no_expert(tokenizer: Any, corpus: Corpus) -> None:
+    model = opened("olmoe", tokenizer)
+    _, score = halves(model, corpus, StreamConfig(n_tokens=400, window=32, tokens_per_document=45))
+    held = Held(model, 1, score)
+    n_experts, k = model.blocks[1].n_experts, model.blocks[1].k
+    assert sum(held.used(expert) for expert in range(n_experts)) == k * score.n_tokens
