@@ -67,17 +67,6 @@ def profile_similarity(
     return np.nan_to_num(1 - apart / np.log(2), nan=0.0)
 
 
-def token_overlap(
-    first: Int[np.ndarray, "n_tokens k"], second: Int[np.ndarray, "n_tokens k"], n_first: int, n_second: int
-) -> Float[np.ndarray, "n_first n_second"]:
-    """Tokens at both experts over tokens at either (Jaccard), for two routings of the same tokens; -1 is no expert."""
-    both = together(first, second, n_first, n_second)
-    of_first, of_second = (
-        np.bincount(e[e >= 0], minlength=n) for e, n in ((np.asarray(first), n_first), (np.asarray(second), n_second))
-    )
-    return both / np.maximum(of_first[:, None] + of_second - both, 1)
-
-
 def together(
     first: Int[np.ndarray, "n_tokens k"], second: Int[np.ndarray, "n_tokens k"], n_first: int, n_second: int
 ) -> Int[np.ndarray, "n_first n_second"]:

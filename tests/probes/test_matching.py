@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probes.information import mutual_information
-from probes.matching import match, profile_similarity, together, token_overlap
+from probes.matching import match, profile_similarity, together
 from probes.paths import diversity
 from probes.random_router import random_router
 from tests.probes.planted_routes import planted_text, uniform
@@ -39,15 +39,14 @@ def test_unrelated_runs_beat_random_matchings_but_not_scattered_similarities() -
     assert max(abs(m.scattered.z) for m in z) < 4
 
 
-def test_token_overlap_against_sets() -> None:
+def test_tokens_at_both_experts_against_sets() -> None:
     text = planted_text(400, 0)
     a, b = uniform(text, 5, 2, 1), uniform(text, 6, 3, 2)
     a[::7, 1] = -1
-    overlap = token_overlap(a, b, 5, 6)
+    both = together(a, b, 5, 6)
     for i in range(5):
         for j in range(6):
-            first, second = set(np.nonzero((a == i).any(1))[0]), set(np.nonzero((b == j).any(1))[0])
-            assert overlap[i, j] == pytest.approx(len(first & second) / len(first | second))
+            assert both[i, j] == len(set(np.nonzero((a == i).any(1))[0]) & set(np.nonzero((b == j).any(1))[0]))
     assert together(a, a, 5, 5).trace() == (a >= 0).sum()
 
 

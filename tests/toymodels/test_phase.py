@@ -223,3 +223,32 @@ def test_bad_settings_get_a_sentence(settings: dict, sentence: str) -> None:
 def test_too_many_features_get_a_sentence() -> None:
     with pytest.raises(ValueError, match="5 features"):
         phase.exact_loss(torch.zeros(4, 5), torch.zeros(5), torch.ones(5), torch.ones(5))
+
+
+@pytest.mark.parametrize("place", range(1, 4))
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (4, 2), ()])
+def test_shapes_that_do_not_fit_the_loss_get_a_sentence(place: int, shape: tuple[int, ...]) -> None:
+    given = [torch.ones(3, 1, 2), torch.ones(3, 2), torch.ones(3, 2), torch.ones(3, 2)]
+    given[place] = torch.ones(shape)
+    if shape == (3, 1):  # one number for both features
+        assert phase.exact_loss(*given).shape == (3,)
+        return
+    with pytest.raises(ValueError, match=r"2 features|do not fit"):
+        phase.exact_loss(*given)
+
+
+def test_leading_axes_of_the_loss_broadcast() -> None:
+    """A stack of models under one bias, and one model under a stack of densities, is the loss of each by itself."""
+    W, b, p, importance = random_model(3, 5, stack=2)
+    p = p.unsqueeze(1)  # densities by models
+    together = phase.exact_loss(W, b[0], p, importance[0])
+    assert together.shape == (2, 2)
+    for i, j in itertools.product(range(2), range(2)):
+        alone = phase.exact_loss(W[j], b[0], p[i, 0], importance[0])
+        assert float(together[i, j]) == pytest.approx(float(alone), rel=1e-12)
+
+
+def test_a_loss_beyond_the_type_gets_a_sentence() -> None:
+    b = torch.full((2,), 1e30)
+    with pytest.raises(ValueError, match="scale W, b"):
+        phase.exact_loss(torch.ones(1, 2), b, torch.ones(2), torch.ones(2))

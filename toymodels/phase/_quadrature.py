@@ -71,7 +71,8 @@ def exact_loss(
 ) -> Float[Tensor, "*stack"]:
     """E sum_i I_i (x_i - ReLU(W^T W x + b)_i)^2: the sum over features, no sampling, exact to rounding.
 
-    Leading axes broadcast.  ValueError for more than four features (the work doubles twice with each).
+    Leading axes broadcast; b, p and I are brought to the type of W.  ValueError for more than four features (the work
+    doubles twice with each), shapes that do not fit each other, numbers that are not finite or whose squares are not.
     """
     return loss_and_gradients(W, b, feature_probability, importance)[0]
 
@@ -82,22 +83,14 @@ def loss_and_gradients(
     feature_probability: Float[Tensor, "*stack n_features"],
     importance: Float[Tensor, "*stack n_features"],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`exact_loss` with its gradients by W and by b.
+    """`exact_loss` with its gradients by W and by b, one for each model of the stack that the leading axes make.
 
     No boundary terms appear: the integrand is continuous where the ReLU opens.
     """
-    n = _measures.check(W).shape[-1]
-    for name, given in (("b", b), ("feature_probability", feature_probability), ("importance", importance)):
-        if not isinstance(given, Tensor) or not given.ndim or given.shape[-1] not in (1, n):
-            raise ValueError(f"{name} is a tensor with one entry for each of the {n} features")
-        if given.is_complex() or not bool(torch.isfinite(given).all()):
-            raise ValueError(f"{name} holds what is no finite number")
-    if n > MOST_FEATURES:
-        raise ValueError(f"the exact loss of {n} features would take too long; it is offered up to {MOST_FEATURES}")
-    G = (W.transpose(-1, -2) @ W).movedim((-2, -1), (0, 1))  # output, input, *stack
-    offset = b.movedim(-1, 0)
-    p = torch.broadcast_to(feature_probability, b.shape).movedim(-1, 0)
-    weight = torch.broadcast_to(importance, b.shape).movedim(-1, 0)
+    W, b, feature_probability, importance = _stacked(W, b, feature_probability, importance)
+    n = W.shape[-1]
+    G = _measures.gram(W).movedim((-2, -1), (0, 1))  # output, input, *stack
+    offset, p, weight = (given.movedim(-1, 0) for given in (b, feature_probability, importance))
     by_output, by_b, by_G = p / 3, torch.zeros_like(offset), torch.zeros_like(G)
     for size in range(n + 1):
         for active in combinations(range(n), size):
@@ -111,7 +104,30 @@ def loss_and_gradients(
     by_G *= weight.unsqueeze(1)
     grad_G = by_G.movedim((0, 1), (-2, -1))
     grad_W = W @ (grad_G + grad_G.transpose(-1, -2))
-    return (weight * by_output).sum(0), grad_W, (weight * by_b).movedim(0, -1)
+    loss = (weight * by_output).sum(0)
+    if not bool(torch.isfinite(loss).all()):
+        raise ValueError(f"the loss leaves what {loss.dtype} can hold; scale W, b and importance down")
+    return loss, grad_W, (weight * by_b).movedim(0, -1)
+
+
+def _stacked(W: Tensor, b: Tensor, p: Tensor, importance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All four with the same leading axes, and a last axis of n features."""
+    n = _measures.check(W).shape[-1]
+    if n > MOST_FEATURES:
+        raise ValueError(f"the exact loss of {n} features would take too long; it is offered up to {MOST_FEATURES}")
+    beside = {"b": b, "feature_probability": p, "importance": importance}
+    for name, given in beside.items():
+        if not isinstance(given, Tensor) or given.layout != torch.strided or not given.ndim:
+            raise ValueError(f"{name} must be a dense torch tensor with one entry for each of the {n} features")
+        if given.is_complex() or not bool(torch.isfinite(given).all()):
+            raise ValueError(f"{name} holds what is no finite number")
+    try:
+        stack = torch.broadcast_shapes(W.shape[:-2], *(given.shape[:-1] for given in beside.values()))
+        b, p, importance = (given.to(W).expand(*stack, n) for given in beside.values())
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} {tuple(given.shape)}" for name, given in beside.items())
+        raise ValueError(f"shapes do not fit: {shapes} beside W {tuple(W.shape)}; give (*stack, {n})") from error
+    return W.expand(*stack, *W.shape[-2:]), b, p, importance
 
 
 def _share(b: Tensor, G: Tensor, active: Sequence[int], region: Moments) -> tuple[Tensor, Tensor, list[Tensor]]:
