@@ -81,7 +81,7 @@ def with_router(tables: Frames) -> Finding:
         f"{int(real['active_with_router'].iloc[0]):,} active parameters, {int(real['stored'].max()):,} stored",
         f"Gaussian inputs of the same mean and covariance, {_told(_layers(other))}",
         f"{int(real['n_tokens'].max()):,} held-out tokens of {int(real['n_documents'].max())} documents, "
-        f"{real['seed'].nunique()} seed(s)",
+        f"seeds: {real['seed'].nunique()}",
     )
 
 

@@ -72,8 +72,8 @@ def levels_caption(secret: DataFrame) -> str:
     sinks = int(secret["n_sinks"].max()) if "n_sinks" in secret else 0
     return (
         f"Fraction of variance unexplained with {_one(secret['n_active'])} active neurons, mean over "
-        f"{secret['layer'].nunique()} layer(s) and {secret['seed'].nunique()} seed(s): {'; '.join(parts)}. "
-        f"{int(secret['n_tokens'].iloc[0]):,} tokens of documents not fitted on; bars: 95%, documents resampled. Up to "
+        f"layers ({secret['layer'].nunique()}) and seeds ({secret['seed'].nunique()}): {'; '.join(parts)}. "
+        f"{int(secret['n_tokens'].iloc[0]):,} tokens of documents not fitted on; bars: 95%, documents resampled. "
         f"{sinks} attention sinks left out."
     )
 

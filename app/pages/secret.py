@@ -97,13 +97,14 @@ def numbers(run: Run) -> None:
     places = st.columns(max(1, min(3, len(rows))))
     for number, row in enumerate(rows.to_dict("records")):
         places[number % len(places)].metric(
-            f"Layer {row['layer']}: ratio on real less on {plain(str(row['condition']))} activations",
+            f"Layer {row['layer']}: gap of the ratios",
             f"{row['gap']:+.2f}",
             f"{row['low']:+.2f} to {row['high']:+.2f}",
             delta_color="off",
             delta_arrow="off",
-            help=f"FVU of the dense student over FVU of the mixture. 95%: {row['n_documents']} documents resampled, "
-            f"{row['n_seeds']} seed(s).",
+            help="FVU of the dense student over FVU of the mixture, on real activations less the same on "
+            f"{plain(str(row['condition']))} ones. 95%: {row['n_documents']} documents resampled; seeds: "
+            f"{row['n_seeds']}.",
         )
 
 
