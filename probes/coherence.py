@@ -206,7 +206,7 @@ def measure(
         k_erc_exact=exact,
         nearest=near.values[:, 0].clamp(0, 1).double().cpu().numpy(),
         neighbours=_neighbours(near, min(neighbours, n - 1)),
-        clusters=_clusters(columns, near, duplicate),
+        clusters=_clusters(columns, near, float(duplicate)),
         erc=None if support is None else erc.erc_value(columns, support),
     )
 

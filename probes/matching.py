@@ -84,7 +84,8 @@ def together(
 
 
 def _routes(experts: np.ndarray, n_experts: int) -> np.ndarray:
-    experts = np.asarray(experts)
+    if not isinstance(experts, np.ndarray):
+        raise ValueError(f"experts are an array of whole numbers (tokens, k), not {type(experts).__name__}")
     if experts.ndim not in (1, 2) or experts.dtype.kind not in "iu":
         raise ValueError(f"experts are whole numbers (tokens, k), not {experts.dtype} of shape {experts.shape}")
     if experts.size and not -1 <= int(experts.min()) <= int(experts.max()) < n_experts:

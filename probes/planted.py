@@ -110,7 +110,7 @@ def _as_lists(given: Any, n_features: int) -> list[np.ndarray]:
         if not np.isfinite(given).all():
             raise ValueError("codes hold NaN or infinity")
         counts = (given != 0).sum(1)
-        order = np.argsort(-np.abs(given), axis=1, kind="stable")
+        order = np.argsort(-1.0 * np.abs(given), axis=1, kind="stable")
         return [row[:count] for row, count in zip(order, counts, strict=True)]
     try:
         rows = [np.asarray(row).reshape(-1) for row in given]

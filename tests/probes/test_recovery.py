@@ -224,3 +224,13 @@ def test_planted_clusters_separate_and_permuted_labels_do_not() -> None:
     spread = 5 * math.sqrt(0.125 * 0.875 / 750)
     assert table["null"].mean() == pytest.approx(0.125, abs=spread)
     assert table.groupby("shared")["mu"].first().is_monotonic_increasing
+
+
+def test_codes_of_yes_and_no_are_their_numbers() -> None:
+    """Which features are active is all that is asked of codes: True and 1.0 say the same."""
+    seen = np.eye(8, dtype=bool) | np.eye(8, k=1, dtype=bool)
+    yes, number = (
+        recovery.empirical(frames.random_directions(6, 8), k=2, trials=5, supports=codes)["successes"].tolist()
+        for codes in (seen, seen.astype(float))
+    )
+    assert yes == number

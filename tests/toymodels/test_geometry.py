@@ -254,6 +254,12 @@ def test_bad_weights_get_a_sentence(function, W, sentence) -> None:
         function(W)
 
 
+@pytest.mark.parametrize("function", [geometry.recognize, geometry.neurons, geometry.interference_graph])
+def test_weights_whose_squares_overflow_get_a_sentence(function) -> None:
+    with pytest.raises(ValueError, match="scale W down"):
+        function(torch.full((2, 2), 1e300, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("tolerance", [0, -1, 0.5, math.nan])
 def test_a_senseless_tolerance_gets_a_sentence(tolerance: float) -> None:
     with pytest.raises(ValueError, match="tolerance"):

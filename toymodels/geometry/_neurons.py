@@ -23,6 +23,8 @@ def neurons(W: Float[Tensor, "d_hidden n_features"], *, share: float = 0.2, repr
     weights = W.detach().double().abs()
     largest, top = weights.max(dim=1)
     norms = weights.norm(dim=1)
+    if not bool(norms.isfinite().all()):
+        raise ValueError("the squares of W's entries do not fit torch.float64; scale W down")
     alive = (norms >= represented * norms.max()) & (norms > 0)
     scaled = weights / largest.clamp_min(1e-300).unsqueeze(1)
     squares = scaled.square()

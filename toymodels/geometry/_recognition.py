@@ -147,6 +147,8 @@ def _directions(W: Tensor, represented: float) -> tuple[Matrix, Matrix, np.ndarr
         raise ValueError(f"recognition takes one matrix (d_hidden, n_features), not shape {tuple(W.shape)}")
     columns = W.detach().double().cpu().numpy()
     norms = np.linalg.norm(columns, axis=0)
+    if not np.isfinite(norms).all():
+        raise ValueError("the squares of W's entries do not fit torch.float64; scale W down")
     kept = np.flatnonzero((norms >= represented * norms.max()) & (norms > 0))
     unit = columns[:, kept] / norms[kept]
     return np.clip(unit.T @ unit, -1.0, 1.0), norms[kept], kept
