@@ -50,7 +50,7 @@ def test_meaning_comes_before_assignments_settle() -> None:
 
 @pytest.mark.parametrize(
     ("name", "claim"),
-    [("granularity", "finer-experts-specialise-more")],
+    [("granularity", "finer-experts-specialise-more"), ("experts-number", "more-experts-tend-to-constants")],
 )
 def test_a_claim_about_series_is_decided_by_one_that_ships(name: str, claim: str) -> None:
     run = runs.open_run(name)
