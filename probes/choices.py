@@ -73,7 +73,12 @@ def choices(
     Raises ValueError, in a sentence, for empty arrays, different lengths, missing values, experts that are no whole
     numbers in -1..n_experts-1, and tokens whose slots disagree on label, type or group or name an expert twice.
     """
-    index = np.asarray(experts)
+    try:
+        index = np.asarray(experts)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"experts is no array of whole numbers but {type(experts).__name__}; give (entries,) or (tokens, k)"
+        ) from error
     if index.ndim not in (1, 2):
         raise ValueError(f"experts has {index.ndim} dimensions; give (entries,) or (tokens, k)")
     if index.size == 0:

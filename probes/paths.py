@@ -18,7 +18,8 @@ def diversity(heaviest: Int[np.ndarray, "n_tokens n_layers"]) -> DataFrame:
     distinct = paths taken; effective = exp(entropy of paths); independent and markov = exp of the entropy of chains
     with the same shares by layer, and by pair of neighbouring layers; n_tokens bounds the first two, not the chains.
     """
-    heaviest = np.asarray(heaviest)
+    if not isinstance(heaviest, np.ndarray):
+        raise ValueError(f"heaviest is an array (tokens, layers) of experts, not {type(heaviest).__name__}")
     if heaviest.ndim != 2 or not heaviest.size:
         raise ValueError(f"heaviest has shape {heaviest.shape}; give (tokens, layers), the heaviest expert of each")
     if heaviest.dtype.kind not in "iu":

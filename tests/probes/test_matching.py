@@ -58,6 +58,7 @@ def test_tokens_at_both_experts_against_sets() -> None:
         (lambda: profile_similarity(np.ones((2, 3)), np.ones((2, 4))), "3 and 4 labels"),
         (lambda: together(np.zeros((3, 1), int), np.zeros((2, 1), int), 1, 1), "3 and 2 tokens"),
         (lambda: together([[0]], np.zeros((1, 1), int), 1, 1), "not list"),
+        (lambda: diversity([[0, 1]]), "not list"),
         (lambda: diversity(np.zeros((0, 2), int)), "tokens, layers"),
         (lambda: diversity(np.array([[0, -1]])), "no expert"),
         (lambda: random_router(np.zeros((0, 4)), np.ones(3), 1, 0), "at least one token"),

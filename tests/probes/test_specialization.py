@@ -282,6 +282,7 @@ def test_jensen_shannon_closed_forms() -> None:
         ({"experts": [0, -2, 2, 1]}, "numbered from 0"),
         ({"experts": [-1, -1, -1, -1]}, "nobody got"),
         ({"experts": ["a", "b", "c", "d"]}, "whole numbers"),
+        ({"experts": [[0], [1, 2], [0], [1]]}, "no array of whole numbers but list"),
         ({"n_experts": 2}, "n_experts=2"),
         ({"tokens": [0, 0, 1, 1]}, "two labels"),
         ({"experts": [[1, 0], [2, 1], [0, 0], [1, 2]]}, "token 2 names an expert twice"),
