@@ -109,7 +109,9 @@ def _load_libraries() -> None:
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
     return {
-        n for n in names if n in (".git", ".venv", "runs", "gallery", "__pycache__", "reproductions") or "cache" in n
+        n
+        for n in names
+        if n in (".git", ".venv", "runs", "gallery", "__pycache__", "reproductions") or n.endswith("_cache")
     }
 
 
