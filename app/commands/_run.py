@@ -69,11 +69,21 @@ def sentence(error: Exception) -> str:
 def _words(error: Exception) -> str:
     complaints: Callable[[], list[dict[str, Any]]] | None = getattr(error, "errors", None)
     if type(error).__name__ == "ValidationError" and complaints is not None:
-        parts = [(".".join(map(str, c["loc"])), str(c["msg"]).removeprefix("Value error, ")) for c in complaints()]
-        return "; ".join(f"{where}: {what}" if where else what for where, what in parts)
+        found = complaints()
+        # a bad part makes the whole look too short: what is said of a part is not said again of its whole
+        inner = {c["loc"][:depth] for c in found for depth in range(1, len(c["loc"]))}
+        return "; ".join(_complaint(c) for c in found if c["loc"] not in inner)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _complaint(said: dict[str, Any]) -> str:
+    where, what, given = ".".join(map(str, said["loc"])), str(said["msg"]), said["input"]
+    if what.startswith("Input should") and isinstance(given, int | float):
+        what = f"{what}, not {given}"
+    what = what.removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
 
 
 def say(text: str) -> None:

@@ -205,7 +205,8 @@ def test_ladder_verb_prints_the_known_numbers() -> None:
     [
         (["ladder", "--experts", "4", "--k", "8"], "choose 1 <= k <= n_experts"),
         (["probe", "keep", "--choice", "best"], "choices"),
-        (["probe", "keep", "--share", "1.5", "--model", "nowhere/at-all"], "nowhere"),
+        (["probe", "keep", "--model", "nowhere/at-all"], "nowhere"),
+        (["probe", "keep", "--share", "1.5"], "shares.0: Input should be less than or equal to 1, not 1.5\n"),
         (["probe", "kinds", "--tokens", "0"], "n_tokens"),
     ],
 )

@@ -78,7 +78,8 @@ def test_a_sweep_is_the_same(cluster: None, murder: tuple[Progress, Callable[[],
     strike, killed = murder
     told = {"progress": strike} if fatal else {}
     here, there = sweep(grid, base=base, seeds=2), sweep(grid, base=base, seeds=2, engine="ray", **told)
-    assert_frame_equal(there.table, here.table, check_exact=True)
+    # losses are sums of float32, whose order differs between a process of one thread and one of many
+    assert_frame_equal(there.table, here.table, rtol=1e-6)
     assert killed() == fatal
 
 
