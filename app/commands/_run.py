@@ -18,6 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _COUNTED = 500
+_ENOUGH = 0.002  # the share of the work after which its time left is worth telling
 BAD_INPUT, STOPPED = 2, 130
 """Exit codes: the request cannot be met; stopped by its user (128 + SIGINT)."""
 
@@ -123,7 +124,7 @@ class Pace:
             return ""
         rate = (done - self._first) / (now - self._start)
         words = [f"{_short(rate)}/s"] if total >= _COUNTED else []
-        if total > done:
+        if total > done and done - self._first >= total * _ENOUGH:
             words.append(f"{duration((total - done) / rate)} left")
         return ", ".join(words)
 

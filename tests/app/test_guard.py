@@ -70,6 +70,9 @@ def test_pace_is_work_over_time_and_starts_again_with_new_work() -> None:
     assert pace.words(1, 7) == "12 s left"
     now[0] = 8.0
     assert pace.words(7, 7) == ""
+    assert pace.words(0, 12) == ""
+    now[0] = 9.0
+    assert pace.words(0.001, 12) == "", "too little is done to tell what is left"
 
 
 def test_durations_in_words() -> None:
