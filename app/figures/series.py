@@ -114,6 +114,8 @@ def _points(rows: DataFrame, *, dark: bool) -> go.Figure:
         mode="markers",
         name="each seed",
     )
+    broken = [str(name).replace(" of ", " of<br>").replace(", ", ",<br>") for name in means.index]
+    figure.update_xaxes(tickangle=0, tickvals=list(means.index), ticktext=broken)  # straight, also in a column
     return figure
 
 
