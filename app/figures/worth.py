@@ -126,8 +126,13 @@ def fewer_experts(curves: DataFrame, *, dark: bool = False, width: Width = "scre
                 line={"color": look.colour, "dash": dash},
                 marker={"color": look.colour, "symbol": look.symbol},
                 mode="lines+markers",
-                name=f"{words}, {'pruned' if how == 'prune' else 'merged'}",
+                name=words if how == "prune" else f"{words}, merged",
+                showlegend=how == "prune",
             )
+    # one entry for all dashes, so that the legend leaves a printed column its plot
+    figure.add_scatter(
+        x=[None], y=[None], line={"color": theme.INK[dark], "dash": "dash"}, mode="lines", name="dashed: merged"
+    )
     figure.update_xaxes(title="Experts removed from every layer", tickformat=".0%")
     figure.update_yaxes(title="Change of the loss, nats a token")
     return theme.style(figure, dark=dark, width=width, alt=fewer_caption(curves))
