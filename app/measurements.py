@@ -98,15 +98,17 @@ def number_type(wanted: Dtype) -> str:
     return "bfloat16" if supported() else "float32"
 
 
-def opened(asked: Any, progress: Progress = silent, model: str | None = None) -> "LanguageModel":
-    """The model of settings with `model, dtype`, `FromHub` and perhaps `secret_experts`; `model` names another."""
+def opened(
+    asked: Any, progress: Progress = silent, model: str | None = None, secret_experts: str | None = None
+) -> "LanguageModel":
+    """The model of settings with `model, dtype` and what `FromHub` has; `model` names another."""
     from probes import open_model
 
     return open_model(
         model or asked.model,
         dtype=number_type(asked.dtype),
         device_map=asked.device_map,
-        secret_experts=getattr(asked, "secret_experts", None),
+        secret_experts=secret_experts,
         trust_remote_code=asked.trust_remote_code,
         progress=progress,
     )

@@ -73,7 +73,7 @@ def measure(config: RoutingConfig, run: Run, progress: Progress, role: str = "mo
 
     labels = own_labels(config)  # a wrong label file is told before a model is opened
     corpus = open_corpus(config.corpus)
-    model = opened(config, progress)
+    model = opened(config, progress, secret_experts=config.secret_experts)
     remember_inputs(
         run,
         [(role, model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],

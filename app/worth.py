@@ -45,7 +45,7 @@ def work(run: Run, progress: Progress) -> None:
     from data import open_corpus
     from probes import experts
 
-    model = opened(config, progress)
+    model = opened(config, progress, secret_experts=config.secret_experts)
     corpus = open_corpus(config.corpus)
     remember_inputs(
         run,
