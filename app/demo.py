@@ -187,7 +187,7 @@ def measure(run: Run, progress: Progress) -> None:
 
     Which parts are complete, with their seconds, stands in the table `parts`: part, title, state, seconds, error.
     """
-    from app.commands._run import sentence
+    from app.telling import sentence
 
     config = DemoConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
     told = _told(run)

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from app.commands._run import Pace, sentence
+from app.telling import Pace, sentence
 from data.progress import Cancelled, Progress
 from data.runs import Run, RunError, list_runs
 

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from app import jobs
 from app.address import pick
 from app.coherence import CoherenceConfig
-from app.commands._run import sentence
 from app.figures import coherence as figures
 from app.figures.coherence_routers import FIGURES as ROUTERS
 from app.panels import chart, choose_run, dark, entry_panel, frame, live, plain, table_panel, title, told
+from app.telling import sentence
 from app.uploads import keep
 from data.runs import Run, create
 

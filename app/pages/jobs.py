@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from app import jobs
 from app.address import pick
-from app.commands._run import duration, sentence
 from app.panels import EVERY, go_on, log_panel, plain, status, title
 from app.startable import PROBES, Probe
+from app.telling import duration, sentence
 from data.config import Config
 from data.runs import Run, RunError, create, root
 

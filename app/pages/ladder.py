@@ -3,9 +3,9 @@
 import streamlit as st
 from pydantic import ValidationError
 
-from app.commands._run import sentence
 from app.figures.catalogue import find
 from app.panels import choose_run, entry_panel, live, plain, table_panel, title
+from app.telling import sentence
 from data.runs import Run
 from probes.budget import BITS, FeedForward, budget
 

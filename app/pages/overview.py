@@ -4,9 +4,9 @@ import streamlit as st
 from pandas import DataFrame
 
 from app import jobs
-from app.commands._run import duration
 from app.figures.catalogue import catalogue
 from app.panels import empty, entry_panel, live, plain, runs, title
+from app.telling import duration
 from data.runs import Run, RunError, create
 
 # what a newcomer sees first, as soon as the tables are there

@@ -4,10 +4,10 @@ import streamlit as st
 from pydantic import ValidationError
 
 from app import jobs
-from app.commands._run import sentence
 from app.figures.catalogue import find
 from app.panels import choose_run, entry_panel, frame, live, log_panel, plain, runs, table_panel, title, told
 from app.secret import KIND, SecretRun
+from app.telling import sentence
 from data.runs import Run, create
 
 HINT = "sparsescope probe secret --layer 15"

@@ -9,9 +9,9 @@ from pandas import DataFrame
 
 from app import toy_lab as lab
 from app.address import pick
-from app.commands._run import duration, sentence
 from app.figures import toys, toys_dynamics, toys_geometry, toys_phase, toys_polytopes
 from app.panels import chart, dark, plain, title
+from app.telling import duration, sentence
 from data.runs import create
 from data.tables import Tables
 from toymodels import ToyConfig

@@ -4,7 +4,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from app.commands._run import Pace, duration, guard, progress, sentence
+from app.commands._run import guard, progress
+from app.telling import Pace, duration, sentence
 from data import Cancelled, Config, RunError
 
 

@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 
 from app import jobs
-from app.commands._run import sentence
 from app.redo import CLOCKS
+from app.telling import sentence
 from data import runs
 from data.runs import Run
 from toymodels import language, training

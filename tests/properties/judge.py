@@ -55,7 +55,7 @@ def check_refusal(entry: str, error: ValueError) -> None:
     if not isinstance(error, pydantic.ValidationError):
         raised = traceback.extract_tb(error.__traceback__)[-1].filename
         assert raised.startswith(ROOMS), f"{entry}: {type(error).__name__} comes from {raised}: {error}"
-    from app.commands._run import sentence
+    from app.telling import sentence
 
     words = sentence(error)
     assert len(words.split()) >= 3, f"{entry} refuses without a sentence: {words!r}"
