@@ -255,7 +255,7 @@ _OWN_NEURONS = ("oracle", "static", "oracle_clusters", "learned_clusters")
 
 
 def _student(pairs: Pairs, teacher: LayerTeacher, config: SecretConfig, progress: Progress) -> Student:
-    course = gradient.Course(steps=config.steps, batch=config.batch, rates=config.rates)
+    course = gradient.Course(config.steps, config.batch, config.rates, teacher.model.device)
     if config.method == "dense":
         return gradient.dense(pairs, config.n_active, course, config.seed, progress)
     if config.method == "paper":

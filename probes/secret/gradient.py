@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from data.progress import Progress, silent
+from data.progress import Progress, silent, within
 from probes.secret.pairs import Pairs, moments
 from probes.secret.students import Cost
 
@@ -33,6 +33,8 @@ class Course:
     batch: int = 512
     """Tokens a step; the paper's is 1,024.  The noise of small batches is what the last steps remove."""
     rates: tuple[float, ...] = RATES
+    device: str | torch.device = "cpu"
+    """Where it is trained; batches are gathered on the CPU, and there the student lies when it is done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +109,7 @@ def paper(
 def _best(pairs: Pairs, shape: dict[str, int], course: Course, seed: int, progress: Progress) -> NeuronMixture:
     found = []
     for number, rate in enumerate(course.rates):
-
-        def told(done: float, total: float, note: str = "", number: int = number) -> None:
-            progress(number + done / total, len(course.rates), note)
-
+        told = within(progress, number, len(course.rates))
         found.append(_train(pairs, shape, course, rate, seed, told))
     return min(found, key=lambda one: one[0])[1]
 
@@ -121,14 +120,18 @@ def _train(
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     (mean_x, cov_x), (mean_y, cov_y) = moments(pairs.x, pairs.train), moments(pairs.y, pairs.train)
     scale_x, scale_y = (float(c.diagonal().mean().clamp(min=1e-12).sqrt()) for c in (cov_x, cov_y))
-    weights = _start(pairs, shape, generator)
+    weights = {name: w.to(course.device) for name, w in _start(pairs, shape, generator).items()}
     # a batch's inputs are centred here; `_forward` centres by `centre`, set when training is over
     parameters = [w.requires_grad_() for name, w in weights.items() if name != "centre"]
     optimiser = torch.optim.Adam(parameters, lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, course.steps)
-    probe = np.sort(rng.choice(pairs.train, min(8_192, len(pairs.train)), replace=False))
-    px, py = pairs.take(probe)
-    px, py = (px - mean_x.float()) / scale_x, (py - mean_y.float()) / scale_y
+
+    def take(n: int) -> tuple[Tensor, Tensor]:
+        x, y = pairs.take(np.sort(rng.choice(pairs.train, min(n, len(pairs.train)), replace=False)))
+        x, y = (x - mean_x.float()) / scale_x, (y - mean_y.float()) / scale_y
+        return x.to(course.device), y.to(course.device)
+
+    px, py = take(8_192)
 
     def off() -> float:
         with torch.no_grad():
@@ -136,8 +139,7 @@ def _train(
 
     before = float("nan")
     for step in range(course.steps):
-        x, y = pairs.take(np.sort(rng.choice(pairs.train, min(course.batch, len(pairs.train)), replace=False)))
-        x, y = (x - mean_x.float()) / scale_x, (y - mean_y.float()) / scale_y
+        x, y = take(course.batch)
         loss = (_forward(weights, x, shape["k"]) - y).square().sum(dim=1).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -148,7 +150,7 @@ def _train(
         if (step + 1) % 100 == 0:
             progress(step + 1, course.steps, f"rate {rate:g}, step {step + 1}")
     after = off()
-    folded = {name: w.detach().clone() for name, w in weights.items()}
+    folded = {name: w.detach().cpu().clone() for name, w in weights.items()}
     for name in ("shared_in", "experts_in", "router_in"):
         folded[name] /= scale_x
     for name in ("shared_out", "experts_out"):
@@ -184,5 +186,5 @@ def _forward(w: Mapping[str, Tensor], x: Tensor, k: int) -> Tensor:
         return y
     top = ((x @ w["router_in"]) @ w["router_out"]).topk(k, dim=1)
     # every expert is computed and all but the chosen are weighed with 0: on a CPU quicker than gathering them
-    weight = torch.zeros(len(x), w["experts_in"].shape[1]).scatter(1, top.indices, top.values.softmax(dim=1))
+    weight = x.new_zeros(len(x), w["experts_in"].shape[1]).scatter(1, top.indices, top.values.softmax(dim=1))
     return y + (weight * gelu(x @ w["experts_in"] + w["experts_bias"])) @ w["experts_out"]

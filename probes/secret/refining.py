@@ -33,23 +33,23 @@ def refine(
 def _trained(
     mixture: CellMixture, pairs: Pairs, course: Course, rate: float, seed: int, progress: Progress
 ) -> CellMixture:
-    tensors = {f.name: getattr(mixture, f.name) for f in fields(mixture)}
+    held = {f.name: getattr(mixture, f.name) for f in fields(mixture)}
+    tensors = {name: w.to(course.device, copy=True) for name, w in held.items() if isinstance(w, Tensor)}
     free = {
-        name: held.clone().requires_grad_()
-        for name, held in tensors.items()
-        if isinstance(held, Tensor) and held.numel() and (name != "centroids" or mixture.k > 1)
+        name: w.requires_grad_() for name, w in tensors.items() if w.numel() and (name != "centroids" or mixture.k > 1)
     }
-    student = replace(mixture, **free)  # type: ignore[arg-type]
+    student = replace(mixture, **tensors)  # type: ignore[arg-type]
     steps = [{"params": [w], "lr": rate * float(w.detach().square().mean().sqrt())} for w in free.values()]
     optimiser = torch.optim.Adam(steps)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, course.steps)
     rng = np.random.default_rng(seed)
     for step in range(course.steps):
         x, y = pairs.take(np.sort(rng.choice(pairs.train, min(course.batch, len(pairs.train)), replace=False)))
+        x, y = x.to(course.device), y.to(course.device)
         optimiser.zero_grad()
         (student(x) - y).square().sum(dim=1).mean().backward()
         optimiser.step()
         schedule.step()
         if (step + 1) % 50 == 0:
             progress(step + 1, course.steps, f"refined at rate {rate:g}, step {step + 1}")
-    return replace(mixture, **{name: held.detach() for name, held in free.items()})  # type: ignore[arg-type]
+    return replace(mixture, **{name: w.detach().cpu() for name, w in free.items()})  # type: ignore[arg-type]

@@ -147,7 +147,7 @@ def test_the_papers_student_by_its_training(model: LanguageModel, inputs: Run, r
     run = runs.create("paper", {}, kind="secret", root_folder=root)
     asked = [
         secret.SecretConfig(layer=15, method="paper", condition=c, n_experts=1_024, steps=steps, rates=(3e-3,))
-        for steps in (250, 1_000)
+        for steps in (250, 1_000, 4_000, 16_000)
         for c in ("real", "gaussian")
     ]
     asked += [one for n in (64,) for one in secret.grid((15,), methods=("closed_form",), n_experts=n)]
