@@ -120,6 +120,7 @@ def _train(
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     (mean_x, cov_x), (mean_y, cov_y) = moments(pairs.x, pairs.train), moments(pairs.y, pairs.train)
     scale_x, scale_y = (float(c.diagonal().mean().clamp(min=1e-12).sqrt()) for c in (cov_x, cov_y))
+    centre_x, centre_y = (mean.float().to(course.device) for mean in (mean_x, mean_y))
     weights = {name: w.to(course.device) for name, w in _start(pairs, shape, generator).items()}
     # a batch's inputs are centred here; `_forward` centres by `centre`, set when training is over
     parameters = [w.requires_grad_() for name, w in weights.items() if name != "centre"]
@@ -127,9 +128,9 @@ def _train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, course.steps)
 
     def take(n: int) -> tuple[Tensor, Tensor]:
-        x, y = pairs.take(np.sort(rng.choice(pairs.train, min(n, len(pairs.train)), replace=False)))
-        x, y = (x - mean_x.float()) / scale_x, (y - mean_y.float()) / scale_y
-        return x.to(course.device), y.to(course.device)
+        rows = pairs.take(np.sort(rng.choice(pairs.train, min(n, len(pairs.train)), replace=False)))
+        x, y = (w.to(course.device) for w in rows)
+        return (x - centre_x) / scale_x, (y - centre_y) / scale_y
 
     px, py = take(8_192)
 
