@@ -24,6 +24,8 @@ from jaxtyping import Float, Int, Shaped
 from pandas import DataFrame
 from scipy import stats
 
+from probes import hypergeometric
+
 MIN_TYPES = 20
 """Fewest types that are exchanged with one another."""
 
@@ -87,7 +89,7 @@ def label_null(
 ) -> Float[np.ndarray, "n_classes n_neurons"]:
     """P(at least as many firings inside the class) when labels are exchanged over tokens."""
     total = int(class_tokens.sum())
-    return stats.hypergeom.sf(np.floor(fired_in_class) - 1, total, class_tokens[:, None], np.round(fired)[None, :])
+    return hypergeometric.tails(fired_in_class, total, class_tokens[:, None], np.round(fired)[None, :])[0]
 
 
 class Moments(NamedTuple):

@@ -5,7 +5,8 @@ from jaxtyping import Float, Int
 from pandas import DataFrame
 from scipy import stats
 
-from probes.associations import Moments, Text, false_discovery, label_null, type_moments, wilson
+from probes import hypergeometric
+from probes.associations import Moments, Text, false_discovery, type_moments, wilson
 from probes.choices import Choices
 from probes.nulls import ByType
 
@@ -55,9 +56,7 @@ def _label_tails(made: Choices, seen: ByType, counts: np.ndarray) -> Float[np.nd
     if made.of_groups():
         return _tails(_group_moments(made, counts))
     tokens = seen.text.counts.sum(axis=0)
-    more = label_null(counts.T, tokens, n_expert).T
-    fewer = stats.hypergeom.cdf(counts, tokens.sum(), tokens[None, :], n_expert[:, None])
-    return np.stack([more, fewer])
+    return np.stack(hypergeometric.tails(counts, tokens.sum(), tokens[None, :], n_expert[:, None]))
 
 
 def _group_moments(made: Choices, counts: np.ndarray) -> Moments:

@@ -20,6 +20,10 @@ Hook = Callable[[Tensor], Tensor | None]
 """Sees a site's tensor; what it returns, if anything, takes the tensor's place."""
 
 
+_SCORED = 32
+"""Tokens whose scores are summed together: few enough for the processor's cache, which is worth a factor of eight."""
+
+
 class _Enough(Exception):
     """Ends a forward pass once the last layer asked for has been seen."""
 
@@ -153,9 +157,10 @@ class LanguageModel(ABC):
 
     def losses(self, ids: Int[Tensor, "batch position"]) -> Float[Tensor, "batch next_position"]:
         """Negative log-likelihood in nats of each token given those before it; position j is for token j + 1."""
-        logits = self.logits(ids)[:, :-1].float()
-        targets = ids[:, 1:].to(logits.device)
-        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        logits = self.logits(ids)[:, :-1].flatten(0, 1)
+        targets = ids[:, 1:].to(logits.device).flatten()
+        rows = zip(logits.split(_SCORED), targets.split(_SCORED), strict=True)
+        return torch.cat([_surprise(scores, token) for scores, token in rows]).view(len(ids), -1)
 
     def observe(
         self,
@@ -219,3 +224,9 @@ class LanguageModel(ABC):
         """Name and shape."""
         kinds = "/".join(sorted({block.kind for block in self.blocks}))
         return f"<{self.title}: {self.n_layers} {kinds} layers, d_model {self.d_model}, d_mlp {self.d_mlp}>"
+
+
+def _surprise(logits: Float[Tensor, "tokens vocab"], token: Int[Tensor, " tokens"]) -> Float[Tensor, " tokens"]:
+    """-log softmax(logits)[token] in float32."""
+    scores = logits.float()
+    return scores.logsumexp(dim=1) - scores.gather(1, token[:, None])[:, 0]
