@@ -132,6 +132,7 @@ def measure(
     layers: Sequence[int] | None = None,
     control: bool = True,
     config: StreamConfig | None = None,
+    engine: stream.Where = "local",
     run: Run | None = None,
     progress: Progress = silent,
 ) -> Tables:
@@ -149,6 +150,7 @@ def measure(
         class_summary    condition, layer, kind, n_neurons, n_with_class, n_claims, n_tests, n_tokens
         untestable       word_class, n_tokens, lonely, stuck: see `associations.untestable`
 
+    `engine="ray"` reads on a cluster, see `probes.stream.run`.
     Raises ValueError for untagged text or a model without dense blocks.
     """
     if all(block.kind != "dense" for block in model.blocks):
@@ -173,6 +175,7 @@ def measure(
             tagger=tagger,
             saved_in=run,
             stage=f"kinds_{condition}",
+            engine=engine,
             progress=lambda done, total, note="", step=step: progress(step * total + done, (1 + control) * total, note),
         )
     tables = _tables(model, found, config.seed)

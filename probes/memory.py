@@ -41,6 +41,7 @@ def measure(
     k: int = 10,
     controls: Sequence[Control] = ("random_init",),
     config: StreamConfig | None = None,
+    engine: stream.Where = "local",
     run: Run | None = None,
     progress: Progress = silent,
 ) -> Tables:
@@ -62,6 +63,7 @@ def measure(
                           vocabulary); cards only, written at the end
 
     With `run`, tables are saved after every shard and a stopped measurement resumes at its last whole shard.
+    `engine="ray"` reads on a cluster, see `probes.stream.run`.
     Raises ValueError for unknown layers, neurons or controls, and for models without dense blocks or a tokenizer.
     Source: Geva, Schuster, Berant and Levy 2021 (arXiv:2012.14913), sections 3 and 4.
     """
@@ -77,7 +79,7 @@ def measure(
 
     for number, condition in enumerate(conditions):
         measured = _under(condition, model, config.seed)
-        asked = _Asked(corpus, chosen, neurons, k, config, run)
+        asked = _Asked(corpus, chosen, neurons, k, config, engine, run)
         _pass(measured, condition, asked, within(progress, number, len(conditions)), partial(keep, condition))
     return _together(found)
 
@@ -91,6 +93,7 @@ class _Asked:
     neurons: int | Sequence[int]
     k: int
     config: StreamConfig
+    engine: stream.Where
     run: Run | None
 
 
@@ -123,6 +126,7 @@ def _pass(
         layers=asked.layers,
         saved_in=asked.run,
         stage=f"memory_{condition}",
+        engine=asked.engine,
         progress=reads,
         after_shard=show,
     )

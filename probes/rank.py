@@ -42,6 +42,7 @@ def measure(
     controls: Sequence[Control] = ("random_init",),
     pattern_windows: int = 8,
     config: StreamConfig | None = None,
+    engine: stream.Where = "local",
     run: Run | None = None,
     progress: Progress = silent,
 ) -> Tables:
@@ -64,6 +65,7 @@ def measure(
                         full model, one window from each of `pattern_windows` documents; empty if the model hides them
 
     With `run`, tables are saved after every shard and a stopped measurement resumes at its last whole shard.
+    `engine="ray"` reads on a cluster, see `probes.stream.run`.
     Raises ValueError for unknown names, for a model whose block is not input + attention + feed-forward, and where no
     document fills a window.
     """
@@ -104,6 +106,7 @@ def measure(
                     config,
                     saved_in=run,
                     stage=f"rank_{condition}_{variant}",
+                    engine=engine,
                     progress=told,
                     after_shard=show,
                 )

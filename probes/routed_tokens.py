@@ -35,12 +35,14 @@ class Recorder:
 
     Parts are named by the first document they hold, so that parts of several machines lie side by side.  No part is
     begun once `most` tokens are written; whole shards are kept, as the order inside one is known at its end.
+
+    A copy has no folder: it may be on another machine.  Its state holds its rows, and who merges it writes them.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        folder: Path,
+        folder: Path | None,
         condition: str = "real",
         *,
         router: Router = as_used,
@@ -76,39 +78,64 @@ class Recorder:
         self._routes.setdefault(seen.layer, []).append(held)
 
     def merge(self, other: "Recorder") -> None:
-        """Take over the other's parts, which must lie in the same folder."""
+        """Take over the other's parts, which must lie in the same folder, or write the rows that a copy holds."""
         self.flush()
-        other.flush()
-        self.parts = sorted({*self.parts, *other.parts})
-        self.written += other.written
+        if other.folder is None and (self.most is None or self.written < self.most):
+            self._tokens, self._routes = other._tokens, other._routes
+            self.flush()
+        if other.folder is not None:
+            other.flush()
+            self.parts = sorted({*self.parts, *other.parts})
+            self.written += other.written
 
     def flush(self) -> None:
-        """Write what is held as one part, in reading order."""
-        if not self._tokens:
+        """Write what is held as one part, in reading order; a copy goes on holding it."""
+        if not self._tokens or self.folder is None:
             return
-        columns = {n: np.concatenate([t[n][t["is_text"]] for t in self._tokens]) for n in routed.TOKEN_SCHEMA.names}
+        columns, layers = self._held()
         order = np.lexsort([columns["position"], columns["document"]])
         number = int(columns["document"].min())
-        layers = [
-            {n: np.concatenate([part[n] for part in self._routes[layer]])[order] for n in self._routes[layer][0]}
-            for layer in self.layers
-        ]
-        routed.save_routes_part(self.folder, self.condition, number, layers)
+        routes = [{name: rows[order] for name, rows in layers[layer].items()} for layer in self.layers]
+        routed.save_routes_part(self.folder, self.condition, number, routes)
         if self.condition == "real":
-            routed.save_tokens_part(self.folder, number, {n: column[order] for n, column in columns.items()})
+            routed.save_tokens_part(self.folder, number, {n: columns[n][order] for n in routed.TOKEN_SCHEMA.names})
         self.parts.append(number)
         self.written += len(order)
         self._tokens, self._routes, self._latest = [], {}, None
 
+    def _held(self) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
+        """What is not written yet: text tokens by column, and by layer their routes."""
+        names = (*routed.TOKEN_SCHEMA.names, "is_text")
+        columns = {name: np.concatenate([t[name][t["is_text"]] for t in self._tokens]) for name in names}
+        layers = {
+            layer: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            for layer, parts in self._routes.items()
+        }
+        return columns, layers
+
     def state(self) -> dict[str, np.ndarray]:
-        """The numbers of the parts and of the tokens in them, after writing the last."""
+        """The numbers of the parts and of the tokens in them, after writing the last; of a copy, its rows."""
         self.flush()
-        return {"parts": np.array(self.parts, dtype=np.int64), "written": np.array(self.written)}
+        known = {"parts": np.array(self.parts, dtype=np.int64), "written": np.array(self.written)}
+        if not self._tokens:
+            return known
+        columns, layers = self._held()
+        routes = {f"{layer}/{name}": rows for layer, held in layers.items() for name, rows in held.items()}
+        return known | {f"tokens/{name}": column for name, column in columns.items()} | routes
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on after these parts."""
+        """Go on after these parts, with these rows."""
         self.parts = [int(number) for number in state["parts"]]
         self.written = int(state["written"])
+        columns = {key.removeprefix("tokens/"): rows for key, rows in state.items() if key.startswith("tokens/")}
+        self._tokens, self._routes, self._latest = [columns] if columns else [], {}, None
+        for layer in self.layers if columns else ():
+            at = f"{layer}/"
+            held = {key.removeprefix(at): rows for key, rows in state.items() if key.startswith(at)}
+            self._routes[layer] = [held]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"folder": None}
 
     def tables(self) -> Tables:
         """None: routes are read from their own files."""
@@ -117,7 +144,7 @@ class Recorder:
     def finish(self) -> None:
         """Make the condition's files from the parts, unless that was done before."""
         self.flush()
-        if (self.folder / routed.PARTS).exists():
+        if self.folder is not None and (self.folder / routed.PARTS).exists():
             routed.put_together(self.folder, self.condition, self.parts, self.layers, self.n_experts, self.k)
 
 
@@ -125,7 +152,7 @@ class RandomDirections(Sums):
     """A router of random directions that reads the trained router's input and spreads its load alike.
 
     What `random_router` does for inputs in memory: the biases that give each expert the load it has in the model are
-    found on the layer's first batch.
+    found on the layer's first batch, which is shown before a pass that is spread (`stream.begin`).
     """
 
     sites = ("router_input", "expert_index")
@@ -140,7 +167,7 @@ class RandomDirections(Sums):
         self.directions = [directions / directions.norm(dim=0) for directions in drawn]
 
     def merge(self, other: Sums) -> None:
-        """Nothing: each pass sets its own biases."""
+        """Nothing: the biases of a pass are those of its first batch."""
 
     def update(self, seen: Observation) -> None:
         """Find the biases of a layer when it is first seen."""

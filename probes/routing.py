@@ -53,6 +53,7 @@ def measure(
     association_tokens: int = 200_000,
     draws: int = DRAWS,
     config: StreamConfig | None = None,
+    engine: stream.Where = "local",
     run: Run | None = None,
     progress: Progress = silent,
 ) -> Tables:
@@ -82,6 +83,7 @@ def measure(
 
     With `run`, what is counted is saved after every shard and a stopped measurement resumes at its last whole shard.
     Other tables of random directions (loads, cells, names, ..) show the first draw.
+    `engine="ray"` reads the text on a cluster, see `probes.stream.run`; what is read off the disk is done here.
     Raises ValueError for a model without experts or tokenizer, an unknown control, labels that fit nothing.
     """
     _check(model, controls, draws)
@@ -95,11 +97,12 @@ def measure(
         routers = _routers(
             model, folder, config.seed, draws if "random_directions" in controls else 0, association_tokens
         )
-        found = {"real": _pass(model, corpus, config, folder, routers, words, run, within(progress, 0, steps))}
+        told = within(progress, 0, steps)
+        found = {"real": _pass(model, corpus, config, folder, routers, words, run, engine, told)}
         if "random_init" in controls:
             other = controlled.random_init(model, config.seed)
             told = within(progress, 1, steps)
-            found["random_init"] = _pass(other, corpus, fewer, folder, {}, None, run, told, "random_init")
+            found["random_init"] = _pass(other, corpus, fewer, folder, {}, None, run, engine, told, "random_init")
         tables = _together(found)
         documents = documents_read(corpus, config.seed)
         table = DataFrame({"document": routed.TokenTable(folder).column("document")})
@@ -171,6 +174,7 @@ def _pass(
     routers: Mapping[str, tuple[RandomDirections, Recorder]],
     tagger: Tagger | None,
     run: Run | None,
+    engine: stream.Where,
     progress: Progress,
     condition: str = "real",
 ) -> Tables:
@@ -185,9 +189,19 @@ def _pass(
         if run is not None and condition == "real":
             run.save_tables(_together({"real": counts.tables()}))
 
-    stage = f"routing_{condition}"
+    if engine != "local":
+        stream.begin(model, corpus, {name: router for name, (router, _) in routers.items()}, config)
     stream.run(
-        model, corpus, parts, config, tagger=tagger, saved_in=run, stage=stage, progress=progress, after_shard=keep
+        model,
+        corpus,
+        parts,
+        config,
+        tagger=tagger,
+        saved_in=run,
+        stage=f"routing_{condition}",
+        engine=engine,
+        progress=progress,
+        after_shard=keep,
     )
     for one in recorders:
         one.finish()

@@ -202,6 +202,12 @@ def _one_after_the_other(
         yield shard
 
 
+def begin(model: LanguageModel, corpus: Corpus, accumulators: Mapping[str, Accumulator], config: StreamConfig) -> None:
+    """Show the first batch alone: to accumulators that settle something on it, before they are copied for a cluster."""
+    for shard in islice(_shards(model, corpus, config, None), 1):
+        show(model, islice(batches(shard, model, config), 1), accumulators, config)
+
+
 def show(
     model: LanguageModel,
     given: Iterable[TokenBatch],

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -13,7 +14,8 @@ from pandas.testing import assert_frame_equal
 from data import Cancelled, Progress, runs
 from data.cluster import gathered
 from data.corpus import open_corpus
-from probes import open_model, sparsity
+from data.wordclass import default_tagger
+from probes import kinds, memory, open_model, rank, routing, sparsity
 from probes.stream import StreamConfig
 from toymodels import ToyConfig, sweep
 
@@ -119,3 +121,22 @@ def same(first: dict[str, pd.DataFrame], second: dict[str, pd.DataFrame]) -> Non
     assert first.keys() == second.keys()
     for name, frame in second.items():
         assert_frame_equal(first[name], frame, check_exact=False, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["experts", "kinds", "rank", "memory"])
+def test_every_pass_that_can_be_spread_is_the_same(cluster: None, inputs: Path, tmp_path: Path, name: str) -> None:
+    model = open_model(str(inputs / ("mixture" if name == "experts" else "dense")), dtype="float32")
+    corpus = open_corpus(inputs / "texts")
+    tagger = default_tagger()
+    asked: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+        "experts": (routing.measure, {"n_tokens": 2_000, "control_tokens": 900, "n_permutations": 3}),
+        "kinds": (kinds.measure, {"n_tokens": 2_000, "tagger": tagger}),
+        "rank": (rank.measure, {"n_tokens": 6 * 31, "pattern_windows": 2}),
+        "memory": (memory.measure, {"n_tokens": 2_000, "neurons": 4, "k": 3}),
+    }
+    measure, settings = asked[name]
+    first, second = (runs.create(engine, {}, kind="test", root_folder=tmp_path) for engine in ("local", "ray"))
+    here = measure(model, corpus, config=SMALL, run=first, **settings)
+    there = measure(model, corpus, config=SMALL, run=second, engine="ray", **settings)
+    same(there, here)
+    same(second.tables(), first.tables())
