@@ -107,7 +107,7 @@ def read_routers(run: Run, progress: Progress) -> None:
     from probes import open_model, routed_supports
     from probes.stream import StreamConfig
 
-    config = RouterConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    config = RouterConfig.model_validate(run.asked)
     progress(0, 1, f"opening {config.model}")
     tables = routed_supports.measure(
         open_model(
@@ -131,7 +131,7 @@ def separate(run: Run, progress: Progress) -> None:
     """Measure `SeparabilityConfig` into the run: the table `separability`."""
     from probes import router_reading
 
-    config = SeparabilityConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    config = SeparabilityConfig.model_validate(run.asked)
     finished = run.table("separability") if "separability" in run.table_names() else None
 
     def keep(rows: Any) -> None:
@@ -142,7 +142,7 @@ def separate(run: Run, progress: Progress) -> None:
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `CoherenceConfig` into the run."""
-    config = CoherenceConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    config = CoherenceConfig.model_validate(run.asked)
     measure(config, run, progress)
 
 

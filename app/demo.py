@@ -90,7 +90,7 @@ def controls(run: Run, config: DemoConfig, progress: Progress) -> None:
 
 
 def _sparsity(run: Run, config: DemoConfig, beside: tuple[Any, ...], progress: Progress) -> None:
-    from app.measurements import SparsityConfig, measure_sparsity
+    from app.sparsity import SparsityConfig, measure
 
     asked = SparsityConfig(
         model=config.model,
@@ -100,7 +100,7 @@ def _sparsity(run: Run, config: DemoConfig, beside: tuple[Any, ...], progress: P
         control_tokens=min(config.control_tokens, config.n_tokens),
         seed=config.seed,
     )
-    measure_sparsity(asked, run, progress)
+    measure(asked, run, progress)
 
 
 def coherence(run: Run, config: DemoConfig, progress: Progress) -> None:

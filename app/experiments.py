@@ -50,15 +50,13 @@ def two_layer(run: Run, progress: Progress) -> None:
     """The two-layer experiment in its four settings: tables `emergence, emergence_summary[, emergence_dependence]`."""
     from toymodels import emergence
 
-    asked = TwoLayerRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    asked = TwoLayerRun.model_validate(run.asked)
     whole = 10 if asked.dependence else 1
     settings = emergence.FOUR_FINITE if asked.finite else emergence.FOUR
     run.save_tables(emergence.run(settings, seeds=asked.seeds, progress=within(progress, 0, whole)))
     if asked.dependence:
-        moved = emergence.dependence(
-            seeds=asked.seeds,
-            progress=lambda done, total, note="": progress(1 + (whole - 1) * done / total, whole, note),
-        )
+        told = within(progress, 1, whole, share=whole - 1)
+        moved = emergence.dependence(seeds=asked.seeds, progress=told)
         run.save_table("emergence_dependence", moved)
 
 
@@ -72,7 +70,7 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
 
 def training(run: Run, progress: Progress) -> None:
     """`emergence` into the run; models stay in its folder `models`, and a stopped run goes on at its last snapshot."""
-    asked = EmergenceRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    asked = EmergenceRun.model_validate(run.asked)
     run.save_tables(emergence(asked, run.path / "models", progress=progress))
 
 

@@ -31,7 +31,7 @@ Work = Callable[[Run, Progress], object]
 
 WORK = {
     "demo": "app.demo:measure",
-    "probe.sparsity": "app.measurements:sparsity",
+    "probe.sparsity": "app.sparsity:work",
     "toy.experiment": "app.toys:do_experiment",
     "toy.sweep": "app.toys:do_sweep",
     "probe.coherence": "app.coherence:work",

@@ -4,24 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import OnText, as_input, model_and_text, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Measured(FromHub):
-    model: str = "smollm2-135m"
-    """Name, GGUF file, folder or hub name of the language model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
+class _Measured(OnText):
     n_tokens: PositiveInt = 4_000
     """Tokens read."""
     control: bool = True
     """Measure the same with random weights."""
-    dtype: Dtype = "auto"
-    """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
     seed: NonNegativeInt = 0
     """Order of the documents, random weights, random choices."""
 
@@ -62,15 +56,15 @@ class LadderConfig(_Measured):
 
 def keep(run: Run, progress: Progress) -> None:
     """Measure `KeepConfig` into the run."""
-    measure_keeping(KeepConfig.model_validate(_asked(run)), run, progress)
+    measure_keeping(KeepConfig.model_validate(run.asked), run, progress)
 
 
 def measure_keeping(config: KeepConfig, run: Run, progress: Progress) -> None:
     """Tables `keeping, keeping_points, keeping_errors, keeping_documents`."""
+    model, corpus = model_and_text(config, run, progress)
     from probes import keeping
     from probes.stream import StreamConfig
 
-    (model,), corpus = _opened(config, run, progress)
     keeping.measure(
         model,
         corpus,
@@ -87,12 +81,12 @@ def measure_keeping(config: KeepConfig, run: Run, progress: Progress) -> None:
 
 def kinds(run: Run, progress: Progress) -> None:
     """Tables `neuron_classes, neuron_tokens, class_summary, untestable`."""
-    config = KindsConfig.model_validate(_asked(run))
+    config = KindsConfig.model_validate(run.asked)
+    model, corpus = model_and_text(config, run, progress)
     from data.wordclass import default_tagger
     from probes import kinds as measured
     from probes.stream import StreamConfig
 
-    (model,), corpus = _opened(config, run, progress)
     measured.measure(
         model,
         corpus,
@@ -108,17 +102,21 @@ def kinds(run: Run, progress: Progress) -> None:
 
 def ladder(run: Run, progress: Progress) -> None:
     """Measure `LadderConfig` into the run."""
-    measure_ladder(LadderConfig.model_validate(_asked(run)), run, progress)
+    measure_ladder(LadderConfig.model_validate(run.asked), run, progress)
 
 
 def measure_ladder(config: LadderConfig, run: Run, progress: Progress) -> None:
     """Tables `ladder`, `budget`, `supports` (the last two are arithmetic)."""
     from app import costs
+
+    run.save_tables(costs.tables())
+    first, corpus = model_and_text(config, run, progress)
+    others = [opened(config, progress, name) for name in config.others]
+    remember_inputs(run, [as_input(f"model {place}", model) for place, model in enumerate(others, start=2)])
     from probes import ladder as measured
     from probes.stream import StreamConfig
 
-    run.save_tables(costs.tables())
-    models, corpus = _opened(config, run, progress, config.others)
+    models = [first, *others]
     stream = StreamConfig(seed=config.seed)
     measured.measure(models, corpus, config.n_tokens, control=config.control, config=stream, run=run, progress=progress)
 
@@ -142,19 +140,3 @@ def demo_ladder(run: Run, config: Any, progress: Progress) -> None:
     measure_ladder(
         LadderConfig(model=config.model, corpus=config.corpus, n_tokens=2_040, seed=config.seed), run, progress
     )
-
-
-def _asked(run: Run) -> dict[str, Any]:
-    return {k: v for k, v in run.settings.items() if k != "kind"}
-
-
-def _opened(config: _Measured, run: Run, progress: Progress, others: tuple[str, ...] = ()) -> tuple[list[Any], Any]:
-    progress(0, 1, f"opening {config.model}")
-    from data import open_corpus
-
-    models = [opened(config, progress, m) for m in (config.model, *others)]
-    corpus = open_corpus(config.corpus)
-    roles = ["model", *(f"model {i}" for i in range(2, len(models) + 1))]
-    inputs = [(role, m.name, m.title, m.fingerprint) for role, m in zip(roles, models, strict=True)]
-    remember_inputs(run, [*inputs, ("corpus", corpus.name, corpus.name, corpus.hash)])
-    return models, corpus

@@ -1,13 +1,15 @@
-"""What verbs and jobs measure: settings that can be written to a run folder, and the work they stand for.
+"""What measurements of a language model on text have in common: their settings, and how model and text are opened.
 
-A verb makes the run and does the work here; a job is started with the run and does the same work elsewhere.
+Each kind of run has a module with its settings and its work: a verb makes the run and does the work here, a job is
+started with the run and does the same work elsewhere.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
-
 from data.config import Config
+from data.corpus import Corpus
+from data.files import one_at_a_time
 from data.progress import Progress, silent
 from data.runs import Run, RunError
 
@@ -26,66 +28,15 @@ class FromHub(Config):
     """Run code that comes with it."""
 
 
-class SparsityConfig(FromHub):
-    """Settings of `probe.sparsity`."""
+class OnText(FromHub):
+    """What every measurement of a model on text is asked; a kind of run changes a default by naming the field again."""
 
     model: str = "smollm2-135m"
     """Name, GGUF file, folder or hub name of the language model."""
     corpus: str = "sotu-modern"
     """Name or path of the text."""
-    n_tokens: PositiveInt = 20_000
-    """Tokens read."""
-    controls: tuple[Literal["gaussian", "random_init", "shuffled"], ...] = ("gaussian", "random_init", "shuffled")
-    """Controls measured beside the model."""
-    control_tokens: PositiveInt | None = None
-    """Tokens that the controls with other weights read; None: as many as the model."""
-    word_classes: bool = False
-    """Tag the text and measure firing by word class as well."""
     dtype: Dtype = "auto"
     """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
-    seed: NonNegativeInt = 0
-    """Order of the documents, random weights, Gaussian draws."""
-    engine: Literal["local", "ray"] = "local"
-    """Where the text is read: in one process, or on a Ray cluster."""
-
-
-def sparsity(run: Run, progress: Progress) -> None:
-    """Measure `SparsityConfig` into the run."""
-    config = SparsityConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
-    measure_sparsity(config, run, progress)
-
-
-def measure_sparsity(config: SparsityConfig, run: Run, progress: Progress) -> None:
-    """Open model and text, note their hashes, and measure which neurons fire, beside the controls."""
-    progress(0, config.n_tokens, f"opening {config.model}")
-    from data import open_corpus
-    from data.wordclass import default_tagger
-    from probes import sparsity
-    from probes.stream import StreamConfig
-
-    model = opened(config, progress)
-    corpus = open_corpus(config.corpus)
-    remember_inputs(
-        run,
-        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
-    sparsity.measure(
-        model,
-        corpus,
-        config.n_tokens,
-        controls=config.controls,
-        control_tokens=config.control_tokens,
-        tagger=default_tagger() if config.word_classes else None,
-        config=StreamConfig(seed=config.seed, shard_tokens=_shard(config.n_tokens)),
-        engine=config.engine,
-        run=run,
-        progress=progress,
-    )
-
-
-def _shard(n_tokens: int) -> int:
-    """Tokens a shard: about eight shards, so that pages fill while little work runs, but no larger than usual."""
-    return min(8_192, max(1_024, n_tokens // 8))
 
 
 def number_type(wanted: Dtype) -> str:
@@ -99,9 +50,9 @@ def number_type(wanted: Dtype) -> str:
 
 
 def opened(
-    asked: Any, progress: Progress = silent, model: str | None = None, secret_experts: str | None = None
+    asked: OnText, progress: Progress = silent, model: str | None = None, secret_experts: str | None = None
 ) -> "LanguageModel":
-    """The model of settings with `model, dtype` and what `FromHub` has; `model` names another."""
+    """The model of these settings; `model` names another, `secret_experts` a run whose students become its experts."""
     from probes import open_model
 
     return open_model(
@@ -114,7 +65,36 @@ def opened(
     )
 
 
-def remember_inputs(run: Run, inputs: list[tuple[str, str, str, str]]) -> None:
+def model_and_text(
+    asked: OnText,
+    run: Run,
+    progress: Progress,
+    *,
+    role: str | None = "model",
+    secret_experts: str | None = None,
+) -> "tuple[LanguageModel, Corpus]":
+    """Open the model and the text of these settings, and note in the run which ones they were.
+
+    `role` is the model's in the table `inputs`; with None nothing is noted.
+    """
+    from data import open_corpus
+
+    progress(0, 1, f"opening {asked.model}")
+    corpus = open_corpus(asked.corpus)
+    model = opened(asked, progress, secret_experts=secret_experts)
+    if role is not None:
+        remember_inputs(run, [as_input(role, model), as_input("corpus", corpus)])
+    return model, corpus
+
+
+def as_input(role: str, one: "LanguageModel | Corpus") -> tuple[str, str, str, str]:
+    """A row of the table `inputs`: role, name, title, hash of all that was read."""
+    if isinstance(one, Corpus):
+        return role, one.name, one.name, one.hash
+    return role, one.name, one.title, one.fingerprint
+
+
+def remember_inputs(run: Run, inputs: Sequence[tuple[str, str, str, str]]) -> None:
     """Write the table `inputs` (role, name, title, hash); RunError if a stopped run was begun on others.
 
     Settings hold only names, and what a name stands for can change between stopping and resuming.  Roles that other
@@ -123,14 +103,15 @@ def remember_inputs(run: Run, inputs: list[tuple[str, str, str, str]]) -> None:
     from pandas import DataFrame, concat
 
     frame = DataFrame(inputs, columns=["role", "name", "title", "hash"])
-    if "inputs" in run.table_names():
-        held = run.table("inputs")
-        before = held.set_index("role")["hash"].to_dict()
-        for role, name, _, digest in inputs:
-            if before.get(role, digest) != digest:
-                raise RunError(
-                    f"the {role} '{name}' has changed since run '{run.name}' was begun; delete the run or choose "
-                    "another name"
-                )
-        frame = concat([held[~held["role"].isin(frame["role"])], frame], ignore_index=True)
-    run.save_table("inputs", frame)
+    with one_at_a_time(run.path / ".inputs"):
+        if "inputs" in run.table_names():
+            held = run.table("inputs")
+            before = held.set_index("role")["hash"].to_dict()
+            for role, name, _, digest in inputs:
+                if before.get(role, digest) != digest:
+                    raise RunError(
+                        f"the {role} '{name}' has changed since run '{run.name}' was begun; delete the run or choose "
+                        "another name"
+                    )
+            frame = concat([held[~held["role"].isin(frame["role"])], frame], ignore_index=True)
+        run.save_table("inputs", frame.sort_values("role", ignore_index=True))  # whoever came first

@@ -6,18 +6,14 @@ from typing import Any, Literal
 from pandas import DataFrame
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import Dtype, OnText, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
 
-class MemoryConfig(FromHub):
+class MemoryConfig(OnText):
     """Settings of `probe.memory`."""
 
-    model: str = "smollm2-135m"
-    """Name, GGUF file, folder or hub name of the language model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
     n_tokens: PositiveInt = 20_000
     """Tokens read."""
     layers: tuple[NonNegativeInt, ...] = ()
@@ -38,7 +34,7 @@ class MemoryConfig(FromHub):
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `MemoryConfig` into the run."""
-    config = MemoryConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    config = MemoryConfig.model_validate(run.asked)
     measure(config, run, progress)
 
 
@@ -53,17 +49,10 @@ def measure(config: MemoryConfig, run: Run, progress: Progress, n_layers: int | 
 
     `n_layers` reads so many layers at even distances where none are named.
     """
-    progress(0, 1, f"opening {config.model}")
-    from data import open_corpus
+    model, corpus = model_and_text(config, run, progress)
     from probes import memory
     from probes.stream import StreamConfig
 
-    model = opened(config, progress)
-    corpus = open_corpus(config.corpus)
-    remember_inputs(
-        run,
-        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
     layers = config.layers or None
     if n_layers is not None and layers is None:
         layers = tuple(sorted({(2 * i + 1) * model.n_layers // (2 * n_layers) for i in range(n_layers)}))

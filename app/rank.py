@@ -4,20 +4,16 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import Dtype, OnText, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
 Variant = Literal["attention", "attention_ffn", "attention_skip", "full"]
 
 
-class RankConfig(FromHub):
+class RankConfig(OnText):
     """Settings of `probe.rank`."""
 
-    model: str = "smollm2-135m"
-    """Name, GGUF file, folder or hub name of the language model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
     n_windows: PositiveInt = 8
     """Windows measured, each from a document of its own where there are enough."""
     window: int = Field(256, ge=8)
@@ -36,7 +32,7 @@ class RankConfig(FromHub):
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `RankConfig` into the run."""
-    config = RankConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    config = RankConfig.model_validate(run.asked)
     measure(config, run, progress)
 
 
@@ -46,23 +42,15 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
         model=config.model, corpus=config.corpus, n_windows=4, window=128, pattern_windows=2, seed=config.seed
     )
     # the folder names the model in the number type of the other parts, which has another hash
-    measure(asked, run, progress, note_inputs=False)
+    measure(asked, run, progress, role=None)
 
 
-def measure(config: RankConfig, run: Run, progress: Progress, *, note_inputs: bool = True) -> None:
+def measure(config: RankConfig, run: Run, progress: Progress, role: str | None = "model") -> None:
     """Open model and text, note their hashes, and fill `rank_residuals` and `rank_patterns`."""
-    progress(0, 1, f"opening {config.model}")
-    from data import open_corpus
+    model, corpus = model_and_text(config, run, progress, role=role)
     from probes import rank
     from probes.stream import StreamConfig
 
-    model = opened(config, progress)
-    corpus = open_corpus(config.corpus)
-    if note_inputs:
-        remember_inputs(
-            run,
-            [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-        )
     text = config.window - 1
     rank.measure(
         model,

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import Dtype, OnText, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
@@ -12,15 +12,13 @@ MODEL = "tinymoe"
 """The mixture of experts that ships with the installation."""
 
 
-class RoutingConfig(FromHub):
+class RoutingConfig(OnText):
     """Settings of `probe.experts`."""
 
     model: str = MODEL
     """Name, folder or hub name of the language model."""
     secret_experts: str | None = None
     """Run of `probe.secret` whose students become the experts of a dense model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
     n_tokens: PositiveInt = 100_000
     """Tokens routed."""
     controls: tuple[Literal["random_init", "random_directions", "hash"], ...] = (
@@ -53,7 +51,7 @@ class RoutingConfig(FromHub):
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `RoutingConfig` into the run."""
-    measure(RoutingConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"}), run, progress)
+    measure(RoutingConfig.model_validate(run.asked), run, progress)
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
@@ -66,18 +64,11 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
 
 def measure(config: RoutingConfig, run: Run, progress: Progress, role: str = "model") -> None:
     """Open model and text, note their hashes as inputs, and fill the tables of `probes.routing.measure`."""
-    progress(0, 1, f"opening {config.model}")
-    from data import open_corpus
+    labels = own_labels(config)  # a wrong label file is told before a model is opened
+    model, corpus = model_and_text(config, run, progress, role=role, secret_experts=config.secret_experts)
     from probes import routing
     from probes.stream import StreamConfig
 
-    labels = own_labels(config)  # a wrong label file is told before a model is opened
-    corpus = open_corpus(config.corpus)
-    model = opened(config, progress, secret_experts=config.secret_experts)
-    remember_inputs(
-        run,
-        [(role, model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
     routing.measure(
         model,
         corpus,

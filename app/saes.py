@@ -2,19 +2,15 @@
 
 from typing import Any
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import Dtype, OnText, model_and_text
 from data.progress import Progress, within
 from data.runs import Run
 from probes.saes_training import SaeConfig
 
 
-class SaeRun(FromHub):
+class SaeRun(OnText):
     """Settings of `probe.sae`."""
 
-    model: str = "smollm2-135m"
-    """Name, GGUF file, folder or hub name of the language model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
     sae: SaeConfig = SaeConfig()
     """Site, size and training of the autoencoder; for a published one, site, layer and tokens."""
     source: str | None = None
@@ -31,7 +27,7 @@ class SaeRun(FromHub):
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `SaeRun` into the run."""
-    measure(SaeRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"}), run, progress)
+    measure(SaeRun.model_validate(run.asked), run, progress)
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
@@ -42,24 +38,17 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
 
 def measure(asked: SaeRun, run: Run, progress: Progress) -> None:
     """Tables `sae, sae_latents, sae_training`, and the weights as `sae.safetensors`."""
-    progress(0, 1, f"opening {asked.model}")
-    from data import open_corpus
     from probes import saes
 
     sae = saes.load(asked.source, asked.sae_id) if asked.source else None
-    model = opened(asked, within(progress, 0, 20))
-    corpus = open_corpus(asked.corpus)
-    remember_inputs(
-        run,
-        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
+    model, corpus = model_and_text(asked, run, within(progress, 0, 20))
     tables, made = saes.measure(
         model,
         corpus,
         asked.sae,
         sae=sae,
         control=asked.control,
-        progress=lambda done, total, note="": progress(1 + 19 * done / total, 20, note),
+        progress=within(progress, 1, 20, share=19),
     )
     run.save_tables(tables)
     weights = made["real"].model.state_dict()

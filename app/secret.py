@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import Dtype, OnText, model_and_text
 from data.progress import Progress, within
 from data.runs import Run
 
@@ -12,13 +12,9 @@ KIND = "probe.secret"
 CLOSED = "closed_form"
 
 
-class SecretRun(FromHub):
+class SecretRun(OnText):
     """Settings of `probe.secret`."""
 
-    model: str = "smollm2-135m"
-    """Name, GGUF file, folder or hub name of the language model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
     layers: tuple[NonNegativeInt, ...] | None = None
     """Layers whose feed-forward blocks are imitated; None: the middle one."""
     methods: tuple[str, ...] = ("dense", CLOSED)
@@ -63,7 +59,7 @@ class SecretRun(FromHub):
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `SecretRun` into the run."""
-    measure(SecretRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"}), run, progress)
+    measure(SecretRun.model_validate(run.asked), run, progress)
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
@@ -77,8 +73,7 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
 
 def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
     """Tables `secret*`, and the students of the closed form on real activations as `student_LAYER.safetensors`."""
-    progress(0, 20, f"opening {asked.model}")
-    from data import open_corpus
+    model, corpus = model_and_text(asked, run, within(progress, 0, 20))
     from probes import secret
     from probes.secret.export import keep
     from probes.secret.fitting import Fit
@@ -86,15 +81,10 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
     from probes.secret.ratios import curves
     from probes.stream import StreamConfig
 
-    model = opened(asked)
-    corpus = open_corpus(asked.corpus)
-    remember_inputs(
-        run,
-        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
     layers = asked.layers or (model.n_layers // 2,)
     read = StreamConfig(n_tokens=asked.n_tokens, tokens_per_document=asked.tokens_per_document, seed=asked.seed)
-    inputs = secret.capture(model, corpus, layers, read, name="inputs", root=run.path, progress=_part(progress, 0, 8))
+    told = within(progress, 1, 20, share=7)
+    inputs = secret.capture(model, corpus, layers, read, name="inputs", root=run.path, progress=told)
     students = [
         one
         for methods, seeds, settings in points(asked)
@@ -113,7 +103,7 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
             keep(run, [found])
             kept[config.layer] = found
 
-    told = _part(progress, 8, 14)
+    told = within(progress, 8, 20, share=6)
     found = secret.compare(model, students=students, inputs=inputs, run=run, seen=seen, progress=told)
     if len(along := curves(found.secret)):
         run.save_table("secret_curves", along)
@@ -121,11 +111,11 @@ def measure(asked: SecretRun, run: Run, progress: Progress) -> None:
         for config in students:  # a comparison taken up again has not shown those it had fitted
             if config.layer not in kept and main(config):
                 seen(secret.fit(model, inputs=inputs, **config.model_dump()))
-        told = _part(progress, 14, 18)
+        told = within(progress, 14, 20, share=4)
         frame = measure_losses(model, corpus, kept.values(), read=read, n_tokens=asked.loss_tokens, progress=told)
         run.save_table("secret_losses", frame)
     if asked.embedding:
-        _embedding(model, inputs, layers, run, _part(progress, 18, 20))
+        _embedding(model, inputs, layers, run, within(progress, 18, 20, share=2))
     inputs.delete()
     progress(20, 20, "done")
 
@@ -168,7 +158,3 @@ def _embedding(model: Any, inputs: Run, layers: tuple[int, ...], run: Run, progr
         tables.append(tables_by_token(subject, seen.token, seen.previous))
     for name, frames in (("secret_cells", cells), ("secret_slopes", slopes), ("secret_tables", tables)):
         run.save_table(name, pd.concat(frames, ignore_index=True))
-
-
-def _part(progress: Progress, begin: float, end: float) -> Progress:
-    return lambda done, total, note="": progress(begin + (end - begin) * done / total, 20, note)

@@ -61,7 +61,7 @@ class SeriesRun(Config):
 
 def work(run: Run, progress: Progress) -> None:
     """The series into the run; models stay in its folder `models`, and a stopped run goes on at its last snapshot."""
-    asked = SeriesRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    asked = SeriesRun.model_validate(run.asked)
     from app import topk
 
     measured = topk.measure if asked.vary == "topk" else measure

@@ -26,7 +26,7 @@ class SnapshotsRun(Config):
 
 def work(run: Run, progress: Progress) -> None:
     """The tables of `measure` into the run."""
-    asked = SnapshotsRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    asked = SnapshotsRun.model_validate(run.asked)
     run.save_tables(measure(asked, progress=progress))
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.laziness import KeepConfig, KindsConfig, LadderConfig
-from app.measurements import SparsityConfig
 from app.memory import MemoryConfig
 from app.rank import RankConfig
 from app.saes import SaeRun
+from app.sparsity import SparsityConfig
 
 
 def _tokens(size: int, seed: int) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def settings_of(preset: Preset, name: str) -> ToyRun | ToyExperiment:
 
 def do_sweep(run: Run, progress: Progress) -> None:
     """Train what the run's settings say; tables `toy_*` and one tensor file a setting."""
-    asked = ToyRun.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+    asked = ToyRun.model_validate(run.asked)
     done = sweep(
         asked.grid,
         base=asked.base,

@@ -4,22 +4,20 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, FromHub, opened, remember_inputs
+from app.measurements import Dtype, OnText, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
 Replacement = Literal["zero", "mean", "affine", "random"]
 
 
-class WorthConfig(FromHub):
+class WorthConfig(OnText):
     """Settings of `probe.worth`."""
 
     model: str = "tinymoe"
     """Name, folder or hub name of the mixture of experts."""
     secret_experts: str | None = None
     """Run of `probe.secret` whose students become the experts of a dense model."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text."""
     n_tokens: PositiveInt = 8_000
     """Tokens read: half of the documents to fit on, half to score on."""
     fit_tokens: PositiveInt | None = None
@@ -40,17 +38,10 @@ class WorthConfig(FromHub):
 
 def work(run: Run, progress: Progress) -> None:
     """Measure `WorthConfig` into the run."""
-    config = WorthConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
-    progress(0, 1, f"opening {config.model}")
-    from data import open_corpus
+    config = WorthConfig.model_validate(run.asked)
+    model, corpus = model_and_text(config, run, progress, secret_experts=config.secret_experts)
     from probes import experts
 
-    model = opened(config, progress, secret_experts=config.secret_experts)
-    corpus = open_corpus(config.corpus)
-    remember_inputs(
-        run,
-        [("model", model.name, model.title, model.fingerprint), ("corpus", corpus.name, corpus.name, corpus.hash)],
-    )
     experts.measure(
         model,
         corpus,

@@ -20,10 +20,13 @@ def silent(done: float, total: float, note: str = "") -> None:
     """The progress callback that tells nobody."""
 
 
-def within(progress: Progress, before: float, jobs: float) -> Progress:
-    """The callback for one job of `jobs`, when `before` of them are finished: its own done/total becomes a fraction."""
+def within(progress: Progress, before: float, whole: float, share: float = 1) -> Progress:
+    """The callback for a part of the work: `share` of `whole`, when `before` of it is finished.
+
+    The part's own done / total becomes before + share * done / total; a part without work (total 0) stays at its start.
+    """
 
     def relay(done: float, total: float, note: str = "") -> None:
-        progress(before + done / total, jobs, note)
+        progress(before + (share * done / total if total else 0), whole, note)
 
     return relay

@@ -90,6 +90,11 @@ class Run:
         return str(self.settings.get("kind", "unknown"))
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """The settings without the kind: what the Config of the run's work is made from."""
+        return {name: value for name, value in self.settings.items() if name != "kind"}
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Versions, seed, commit, hashes."""
         return self._json("provenance.json")

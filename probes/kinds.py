@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from pandas import DataFrame
 
 from data.corpus import Corpus
-from data.progress import Progress, silent
+from data.progress import Progress, silent, within
 from data.runs import Run
 from data.tables import Tables
 from data.wordclass import Tagger
@@ -176,7 +176,7 @@ def measure(
             saved_in=run,
             stage=f"kinds_{condition}",
             engine=engine,
-            progress=lambda done, total, note="", step=step: progress(step * total + done, (1 + control) * total, note),
+            progress=within(progress, step, 1 + control),
         )
     tables = _tables(model, found, config.seed)
     if run is not None:

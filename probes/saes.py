@@ -5,7 +5,7 @@ tables, made = saes.measure(open_model(), open_corpus(), saes.SaeConfig(layer=15
 coherence.measure(made["real"].decoder)            # columns are latents
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ FIRST = 4
 """Positions at the start of a window that are left as they are when a site is replaced: attention sinks live there."""
 HARM = 0.05
 """Nats a token that an ablation must cost before one can say what share of it is recovered."""
+Rebuild = Callable[[Tensor], Tensor]
 LOSS_TOKENS = 2_000
 """Tokens on which the language model's loss is compared."""
 
@@ -76,20 +77,24 @@ def measure(
     read = StreamConfig(n_tokens=config.n_tokens, seed=config.seed)
     for number, (condition, subject) in enumerate(subjects.items()):
         step = within(progress, number, len(subjects))
-        with cached(subject, corpus, config.site, layer, read, folder=scratch, progress=_part(step, 0.0, 0.5)) as rows:
+        reading, training = within(step, 0, 1, share=0.5), within(step, 0.5, 1, share=0.4)
+        with cached(subject, corpus, config.site, layer, read, folder=scratch, progress=reading) as rows:
             if sae is None:
-                made[condition], course = train(rows, config, name=condition, progress=_part(step, 0.5, 0.4))
+                made[condition], course = train(rows, config, name=condition, progress=training)
                 parts["sae_training"].append(course.assign(condition=condition))
             else:
                 made[condition] = sae
             found, latents = report(made[condition], rows)
-            known = {"condition": condition, "site": config.site, "layer": layer}
-            known["architecture"] = made[condition].model.cfg.architecture()
-            loss = losses(subject, corpus, config.site, layer, read, made[condition], _mean(rows))
-            parts["sae"].append(DataFrame([known | found | loss]))
-            parts["sae_latents"].append(latents.assign(condition=condition))
+            told = {condition: {"architecture": made[condition].model.cfg.architecture()} | found}
+            rebuilt: dict[str, Rebuild] = {condition: made[condition].reconstruct}
             if condition == "real" and control:
-                parts["sae"].append(_principal(subject, corpus, read, rows, known, found["l0"]))
+                rebuilt["pca"], principal = _principal(rows, found["l0"])
+                told["pca"] = {"architecture": "pca"} | principal
+            lost = losses(subject, corpus, config.site, layer, read, rebuilt, _mean(rows))
+            for name, about in told.items():
+                known = {"condition": name, "site": config.site, "layer": layer}
+                parts["sae"].append(DataFrame([known | about | lost[name]]))
+            parts["sae_latents"].append(latents.assign(condition=condition))
         step(1, 1, f"{condition} is measured")
     return Tables({k: pd.concat(v, ignore_index=True) for k, v in parts.items() if v}), made
 
@@ -123,7 +128,7 @@ def report(sae: Sae, rows: Activations) -> tuple[dict[str, Any], DataFrame]:
 
 
 @torch.no_grad()
-def unexplained(rows: Activations, rebuild: Callable[[Tensor], Tensor]) -> tuple[dict[str, Any], int]:
+def unexplained(rows: Activations, rebuild: Rebuild) -> tuple[dict[str, Any], int]:
     """Fraction of the held-out rows' variance that `rebuild` misses: over all, with interval, and averaged by token."""
     index = np.flatnonzero(rows.held_out)
     if not len(index):
@@ -147,31 +152,38 @@ def losses(
     site: str,
     layer: int,
     read: StreamConfig,
-    sae: Sae | Callable[[Tensor], Tensor],
+    rebuilt: Mapping[str, Rebuild],
     mean: Float[Tensor, " width"],
-) -> dict[str, Any]:
-    """The model's loss with the site as it is, rebuilt, replaced by its mean, and by 0, on held-out documents.
+) -> dict[str, dict[str, Any]]:
+    """By name of `rebuilt`: the model's loss with the site as it is, rebuilt, replaced by its mean, and by 0.
 
     recovered = (loss_ablated - loss_sae) / (loss_ablated - loss): 1 if nothing is lost, 0 if no better than ablation,
     and not a number where ablation costs less than HARM nats, as in a model with random weights: there is nothing to
-    recover, and the ratio would be noise.
+    recover, and the ratio would be noise.  Held-out documents only; what all have in common is computed once.
     """
-    rebuild = sae.reconstruct if isinstance(sae, Sae) else sae
-    edits: dict[str, Callable[[Tensor], Tensor] | None] = {
+    same: dict[str, Rebuild | None] = {
         "loss": None,
-        "loss_sae": rebuild,
         "loss_mean": lambda x: mean.to(x.device, x.dtype).expand_as(x),
         "loss_zero": torch.zeros_like,
     }
-    sums, count = dict.fromkeys(edits, 0.0), 0
+    alike, each, count = dict.fromkeys(same, 0.0), dict.fromkeys(rebuilt, 0.0), 0
+    begin = layer if model.resumes(layer) else 0
     for batch in _measured_batches(model, corpus, read):
         real = torch.tensor([len(w) for w in batch.windows])[:, None] > torch.arange(1, batch.ids.shape[1])
         count += int(real.sum())
-        for name, edit in edits.items():
-            sums[name] += _loss(model, batch.ids, real, site, layer, edit)
+        with model.resumed(begin, model.outputs_of(begin - 1, batch.ids)):
+            for name, edit in same.items():
+                alike[name] += _loss(model, batch.ids, real, site, layer, edit)
+            for name, rebuild in rebuilt.items():
+                each[name] += _loss(model, batch.ids, real, site, layer, rebuild)
     if not count:
         raise SaeError("no held-out text to measure the loss on; read text of at least two documents")
-    found: dict[str, Any] = {name: total / count for name, total in sums.items()}
+    return {name: _recovered(alike | {"loss_sae": total}, count) for name, total in each.items()}
+
+
+def _recovered(sums: dict[str, float], count: int) -> dict[str, Any]:
+    order = ("loss", "loss_sae", "loss_mean", "loss_zero")
+    found: dict[str, Any] = {name: sums[name] / count for name in order}
     for how in ("mean", "zero"):
         harm = found[f"loss_{how}"] - found["loss"]
         saved = found[f"loss_{how}"] - found["loss_sae"]
@@ -201,7 +213,7 @@ def _loss(
     real: Tensor,
     site: str,
     layer: int,
-    edit: Callable[[Tensor], Tensor] | None,
+    edit: Rebuild | None,
 ) -> float:
     def past_the_first(x: Tensor) -> Tensor:
         assert edit is not None
@@ -215,21 +227,16 @@ def _loss(
     return float(nats[real.to(nats.device)].double().sum())
 
 
-def _principal(
-    model: LanguageModel, corpus: Corpus, read: StreamConfig, rows: Activations, known: dict[str, Any], l0: float
-) -> DataFrame:
-    """As many principal components of the training rows as the autoencoder has active latents."""
+def _principal(rows: Activations, l0: float) -> tuple[Rebuild, dict[str, Any]]:
+    """As many principal components of the training rows as the autoencoder has active latents, and what they miss."""
     mean, directions = principal_components(rows, max(1, round(l0)))
 
     def rebuild(x: Tensor) -> Tensor:
         at, basis = mean.to(x.device, x.dtype), directions.to(x.device, x.dtype)
         return (x - at) @ basis @ basis.T + at
 
-    found, _ = unexplained(rows, rebuild)
-    n = directions.shape[1]
-    found |= {"d_in": rows.width, "d_sae": n, "l0": float(n), "dead_latents": 0}
-    loss = losses(model, corpus, known["site"], known["layer"], read, rebuild, _mean(rows))
-    return DataFrame([known | {"condition": "pca", "architecture": "pca"} | found | loss])
+    found, n = unexplained(rows, rebuild)[0], directions.shape[1]
+    return rebuild, found | {"d_in": rows.width, "d_sae": n, "l0": float(n), "dead_latents": 0}
 
 
 def principal_components(rows: Activations, n: int) -> tuple[Float[Tensor, " width"], Float[Tensor, "width n"]]:
@@ -246,8 +253,3 @@ def _mean(rows: Activations) -> Float[Tensor, " width"]:
     index = np.flatnonzero(~rows.held_out)
     total = sum(x.double().sum(dim=0) for _, x in rows.chunks(index))
     return (torch.as_tensor(total) / max(len(index), 1)).float()
-
-
-def _part(progress: Progress, begin: float, share: float) -> Progress:
-    """Progress of a part of a piece of work, `share` of it, that starts at `begin`."""
-    return lambda done, total, note="": progress(begin + share * done / max(total, 1), 1.0, note)

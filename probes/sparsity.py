@@ -9,7 +9,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from data.corpus import Corpus
-from data.progress import Progress, silent
+from data.progress import Progress, silent, within
 from data.runs import Run
 from data.tables import Tables
 from data.wordclass import Tagger
@@ -70,8 +70,7 @@ def measure(
     steps = ["real", *controls]
 
     def told(step: str) -> Progress:
-        begun = steps.index(step) * n_tokens
-        return lambda done, total, note="": progress(begun + n_tokens * done / total, n_tokens * len(steps), note)
+        return within(progress, steps.index(step) * n_tokens, n_tokens * len(steps), share=n_tokens)
 
     def keep(condition: str, tables: Mapping[str, DataFrame]) -> None:
         found[condition] = Tables(tables)

@@ -141,7 +141,7 @@ def bayes(law: Law, episodes: Episodes, *, with_context: bool) -> Float[Tensor, 
     return fixed + (slope @ z)[..., 0]
 
 
-def fvu(prediction: Float[Tensor, "seed *rows"], truth: Float[Tensor, "seed *rows"]) -> Float[Tensor, " seed"]:
+def fvu(prediction: Float[Tensor, " seed *rows"], truth: Float[Tensor, " seed *rows"]) -> Float[Tensor, " seed"]:
     """Fraction of variance unexplained per seed: sum (truth - prediction)^2 / sum (truth - mean truth)^2."""
     prediction, truth = prediction.flatten(1), truth.flatten(1)
     return (truth - prediction).pow(2).sum(1) / (truth - truth.mean(1, keepdim=True)).pow(2).sum(1)

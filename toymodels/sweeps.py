@@ -10,6 +10,7 @@ import pandas as pd
 from pandas import DataFrame
 
 from data import Progress, Run, silent
+from data.progress import within
 from toymodels.config import ToyConfig
 from toymodels.results import Toy, Toys
 from toymodels.training import EngineName, train_stack
@@ -118,7 +119,6 @@ def _local(
     work = [sum(c.steps * c.samples * c.d_hidden * c.n_features for c in task) for task in tasks]
     stacks = []
     for i, task in enumerate(tasks):
-        share = _Share(progress, sum(work[:i]) / sum(work), work[i] / sum(work))
         configs, each = stack_of(task, seeds)
         stacks.append(
             train_stack(
@@ -127,7 +127,7 @@ def _local(
                 engine=trainer,
                 threads=jobs,
                 snapshots=snapshots,
-                progress=share,
+                progress=within(progress, sum(work[:i]), sum(work), share=work[i]),
                 run=run,
                 name=f"checkpoint-{i}",
             )
@@ -148,15 +148,3 @@ def _rows(
         more = DataFrame([dict(measure(toys[i])) for i in range(len(toys))])
         table = pd.concat([table, more], axis=1)
     return table
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Reports a part of the work as its share of the whole."""
-
-    progress: Progress
-    before: float
-    size: float
-
-    def __call__(self, done: float, total: float, note: str = "") -> None:
-        self.progress(self.before + self.size * done / total, 1.0, note)

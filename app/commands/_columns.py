@@ -1,8 +1,18 @@
 """Rows as aligned columns of plain text: whole on a narrow terminal, and food for `grep` and `cut`."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def echo_table(table: "DataFrame", columns: Sequence[str] | None = None, *, digits: int = 3) -> None:
+    """Print these columns of a table (all, if none are named), numbers rounded to `digits` places."""
+    shown = table[list(table.columns if columns is None else columns)].round(digits)
+    echo_columns(list(shown.columns), shown.to_numpy().tolist())
 
 
 def echo_columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -4,19 +4,16 @@ from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
-from app.commands._run import guard, progress
+from app.commands._options import Dtype, Hub, Model, Name, SecretExperts, Text, opens_a_model
+from app.commands._run import guard, measured, tell_where
 
 
 @guard
+@opens_a_model
 def experts(
     model: Model = "tinymoe",
-    secret_experts: Annotated[
-        str | None, typer.Option(help="A run of `probe secret`: its students are the experts of the dense model.")
-    ] = None,
-    text: Annotated[
-        str, typer.Option("--text", "--corpus", help="A name or a path; see `sparsescope corpora`.")
-    ] = "sotu-modern",
+    secret_experts: SecretExperts = None,
+    corpus: Text = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to route.")] = 100_000,
     control: Annotated[
         list[str] | None,
@@ -38,10 +35,10 @@ def experts(
     ] = None,
     permutations: Annotated[int, typer.Option(help="Draws of each null.")] = 100,
     dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order, controls and permutations.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """Which experts each token uses, how the load is spread, and what the choice has to do with the text.
 
@@ -55,14 +52,11 @@ def experts(
 
     Example: `sparsescope probe experts --model tinymoe --tokens 100000 --metadata party`
     """
-    from app import jobs
     from app.routing import RoutingConfig, work
-    from data.config import digest
-    from data.runs import create
 
     asked: dict[str, object] = {
         "model": model,
-        "corpus": text,
+        "corpus": corpus,
         "secret_experts": secret_experts,
         "n_tokens": tokens,
         "control_tokens": control_tokens,
@@ -70,10 +64,6 @@ def experts(
     asked |= {"word_classes": word_classes, "labels_csv": labels_csv, "labels_column": labels_column}
     asked |= {"labels_regex": labels_regex, "metadata": tuple(metadata or ()), "permutations": permutations}
     asked |= {"dtype": dtype, "seed": seed}
-    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"controls": tuple(control)} if control else {}
-    config = RoutingConfig.model_validate(asked)
-    run = create(name or f"experts-{digest(config.model_dump(mode='json'))}", config, kind="probe.experts", seed=seed)
-    with progress("experts") as tell:
-        jobs.carry_out(run, work, tell)
-    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page experts` shows it")
+    config = RoutingConfig.model_validate(asked | hub)
+    tell_where(measured("experts", config, work, name=name, seed=seed), "experts")

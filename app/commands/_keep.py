@@ -1,23 +1,19 @@
 """`sparsescope probe keep`, `probe kinds` and `probe ladder`: verbs that `probe` lists."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
-from app.commands._run import guard, progress
+from app.commands._columns import echo_table
+from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._run import guard, measured, tell_where
 
-if TYPE_CHECKING:
-    from data.config import Config
-
-Text = Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")]
 Control = Annotated[bool, typer.Option(help="Measure the same with random weights.")]
 Seed = Annotated[int, typer.Option(help="Seed of the documents' order and of random weights and choices.")]
-Name = Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")]
 
 
 @guard
+@opens_a_model
 def keep(
     model: Model = "smollm2-135m",
     corpus: Text = "sotu-modern",
@@ -33,8 +29,8 @@ def keep(
     ] = None,
     control: Control = True,
     dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Seed = 0,
     name: Name = None,
 ) -> None:
@@ -54,19 +50,15 @@ def keep(
 
     given = {"shares": share, "choices": choice, "one_layer": one_layer}
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "control": control, "dtype": dtype, "seed": seed}
-    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {key: tuple(values) for key, values in given.items() if values}
-    run = _measure("keep", KeepConfig.model_validate(asked), work, name, seed)
-    from app.commands._columns import echo_columns
-
+    run = measured("keep", KeepConfig.model_validate(asked | hub), work, name=name, seed=seed)
     shown = ["choice", "layer", "share", "ppl_ratio", "ratio_low", "ratio_high", "n_tokens"]
-    table = run.table("keeping")
-    table = table[table["layer"] == -1].round(4)
-    echo_columns(shown, table[shown].to_numpy().tolist())
-    _tell(run, "laziness")
+    echo_table(run.table("keeping").query("layer == -1"), shown, digits=4)
+    tell_where(run, "laziness")
 
 
 @guard
+@opens_a_model
 def kinds(
     model: Model = "smollm2-135m",
     corpus: Text = "sotu-modern",
@@ -76,8 +68,8 @@ def kinds(
     ] = None,
     control: Control = True,
     dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Seed = 0,
     name: Name = None,
 ) -> None:
@@ -95,17 +87,14 @@ def kinds(
     from app.laziness import kinds as work
 
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "control": control, "dtype": dtype, "seed": seed}
-    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"layers": tuple(layer)} if layer else {}
-    run = _measure("kinds", KindsConfig.model_validate(asked), work, name, seed)
-    from app.commands._columns import echo_columns
-
-    table = run.table("class_summary")
-    echo_columns(list(table.columns), table.to_numpy().tolist())
-    _tell(run, "laziness")
+    run = measured("kinds", KindsConfig.model_validate(asked | hub), work, name=name, seed=seed)
+    echo_table(run.table("class_summary"), digits=4)
+    tell_where(run, "laziness")
 
 
 @guard
+@opens_a_model
 def ladder(
     model: Annotated[
         list[str] | None, typer.Option(help="A model; repeat for several on the same axes. Default: smollm2-135m.")
@@ -114,8 +103,8 @@ def ladder(
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 4_000,
     control: Control = True,
     dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Seed = 0,
     name: Name = None,
 ) -> None:
@@ -129,22 +118,7 @@ def ladder(
     from app.laziness import LadderConfig
     from app.laziness import ladder as work
 
-    hub = {"device_map": device_map, "trust_remote_code": trust_remote_code}
     models = tuple(model or ["smollm2-135m"])
     asked = {"model": models[0], "others": models[1:], "corpus": corpus, "n_tokens": tokens, "control": control}
     config = LadderConfig.model_validate(asked | {"dtype": dtype, "seed": seed} | hub)
-    _tell(_measure("ladder", config, work, name, seed), "ladder")
-
-
-def _measure(what: str, config: "Config", work: Callable[..., None], name: str | None, seed: int) -> Any:
-    from app import jobs
-    from data.runs import create
-
-    run = create(name or f"{what}-{config.digest()}", config, kind=f"probe.{what}", seed=seed)
-    with progress(what) as tell:
-        jobs.carry_out(run, work, tell)
-    return run
-
-
-def _tell(run: Any, page: str) -> None:
-    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page {page}` shows it")
+    tell_where(measured("ladder", config, work, name=name, seed=seed), "ladder")

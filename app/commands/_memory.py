@@ -4,14 +4,15 @@ from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
-from app.commands._run import guard, progress
+from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._run import guard, measured, tell_where
 
 
 @guard
+@opens_a_model
 def memory(
     model: Model = "smollm2-135m",
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    corpus: Text = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
     layer: Annotated[list[int] | None, typer.Option(help="A layer to read; may be repeated. Default: all.")] = None,
     neuron: Annotated[
@@ -23,10 +24,10 @@ def memory(
         list[str] | None, typer.Option(help="random_init or shuffled; may be repeated. Default: random_init.")
     ] = None,
     dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of documents' order, controls, cards and random pairings.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """What makes each neuron fire most, what it writes, and whether the two agree.
 
@@ -40,19 +41,10 @@ def memory(
 
     Example: `sparsescope probe memory --layer 2 --layer 20 --tokens 20000`
     """
-    from app import jobs
     from app.memory import MemoryConfig, work
-    from data.config import digest
-    from data.runs import create
 
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "cards": cards, "triggers": triggers}
     asked |= {"layers": tuple(layer or ()), "neurons": tuple(neuron or ()), "dtype": dtype, "seed": seed}
-    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"controls": tuple(control)} if control else {}
-    config = MemoryConfig.model_validate(asked)
-    run = create(name or f"memory-{digest(config.model_dump(mode='json'))}", config, kind="probe.memory", seed=seed)
-    with progress("memory") as tell:
-        jobs.carry_out(run, work, tell)
-    typer.echo(
-        f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page memories` shows it"
-    )
+    config = MemoryConfig.model_validate(asked | hub)
+    tell_where(measured("memory", config, work, name=name, seed=seed), "memories")

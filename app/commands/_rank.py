@@ -4,14 +4,15 @@ from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
-from app.commands._run import guard, progress
+from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._run import guard, measured, tell_where
 
 
 @guard
+@opens_a_model
 def rank(
     model: Model = "smollm2-135m",
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    corpus: Text = "sotu-modern",
     windows: Annotated[int, typer.Option(help="Windows of text, each from a document of its own.")] = 8,
     window: Annotated[int, typer.Option(help="Positions of a window, its begin token included.")] = 256,
     variant: Annotated[
@@ -22,10 +23,10 @@ def rank(
         list[str] | None, typer.Option(help="random_init or shuffled; may be repeated. Default: random_init.")
     ] = None,
     dtype: Dtype = "float32",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """How fast the tokens of a text become one vector, and which part of the block prevents it.
 
@@ -40,17 +41,10 @@ def rank(
 
     Example: `sparsescope probe rank --model smollm2-135m --windows 8`
     """
-    from app import jobs
     from app.rank import RankConfig, work
-    from data.config import digest
-    from data.runs import create
 
     asked = {"model": model, "corpus": corpus, "n_windows": windows, "window": window, "dtype": dtype, "seed": seed}
-    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
     asked |= {"variants": tuple(variant)} if variant else {}
     asked |= {"controls": tuple(control)} if control else {}
-    config = RankConfig.model_validate(asked)
-    run = create(name or f"rank-{digest(config.model_dump(mode='json'))}", config, kind="probe.rank", seed=seed)
-    with progress("rank") as tell:
-        jobs.carry_out(run, work, tell)
-    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page rank` shows it")
+    config = RankConfig.model_validate(asked | hub)
+    tell_where(measured("rank", config, work, name=name, seed=seed), "rank")

@@ -7,14 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import typer
 
 from app.telling import Pace, sentence
 
-if TYPE_CHECKING:
-    from data.progress import Progress  # `data` imports pandas, and `--help` must not wait for that
+if TYPE_CHECKING:  # `data` imports pandas, and `--help` must not wait for that
+    from app.jobs import Work
+    from data.config import Config
+    from data.progress import Progress
+    from data.runs import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +66,40 @@ def _stopped() -> NoReturn:
 def say(text: str) -> None:
     """One line on stderr."""
     typer.echo(text, err=True)
+
+
+def measured(
+    what: str,
+    config: "Config",
+    work: "Work",
+    *,
+    kind: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    again: bool = True,
+) -> "Run":
+    """Make or take up the run of these settings, do its work under a progress line, and hand the run back.
+
+    Its kind is `kind`, else `probe.WHAT`.  It is the folder `out`, else called `name` among the runs, else
+    `WHAT-DIGEST` of its settings.  `again` looks whether a run that is done lacks anything.
+    """
+    from app import jobs
+    from data.runs import create
+
+    folder = out and out.resolve()
+    called = folder.name if folder else name or f"{what}-{config.digest()}"
+    where = folder and folder.parent
+    run = create(called, config, kind=kind or f"probe.{what}", root_folder=where, seed=seed)
+    if again or run.progress["state"] != "done":
+        with progress(what) as tell:
+            jobs.carry_out(run, work, tell)
+    return run
+
+
+def tell_where(run: "Run", page: str) -> None:
+    """The last line of a measuring verb: where its tables are, and what shows them."""
+    typer.echo(f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page {page}` shows it")
 
 
 @contextmanager

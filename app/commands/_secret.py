@@ -4,14 +4,16 @@ from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
-from app.commands._run import guard, progress
+from app.commands._columns import echo_table
+from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._run import guard, measured, tell_where
 
 
 @guard
+@opens_a_model
 def secret(
     model: Model = "smollm2-135m",
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    corpus: Text = "sotu-modern",
     layer: Annotated[list[int] | None, typer.Option(help="Layer; repeat for several. Default: the middle one.")] = None,
     method: Annotated[
         list[str] | None,
@@ -44,10 +46,10 @@ def secret(
     embedding: Annotated[bool, typer.Option(help="Measure tables by token and cell constants as well.")] = False,
     export: Annotated[str | None, typer.Option(help="Folder for the rebuilt model in transformers' format.")] = None,
     dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Order of the documents.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """Find the mixture of experts inside a dense feed-forward block.
 
@@ -64,10 +66,7 @@ def secret(
 
     Example: `sparsescope probe secret --layer 15 --tokens 50000`
     """
-    from app import jobs
-    from app.commands._columns import echo_columns
     from app.secret import KIND, SecretRun, work
-    from data.runs import create
 
     asked: dict[str, object] = {
         "model": model,
@@ -79,38 +78,22 @@ def secret(
     asked |= {"rank": rank, "k": k, "n_tokens": tokens, "steps": steps, "seeds": tuple(range(seeds)), "dtype": dtype}
     asked |= {"losses": losses, "embedding": embedding, "seed": seed, "batch": batch}
     asked |= {"more_experts": tuple(more_experts or ()), "more_active": tuple(more_active or ())}
-    asked |= {"tokens_per_document": tokens_per_document} | {
-        "device_map": device_map,
-        "trust_remote_code": trust_remote_code,
-    }
-    asked |= {"more_k": tuple(more_k or ())}
-    chosen = {"methods": method, "conditions": condition}
-    config = SecretRun.model_validate(asked | {key: value for key, value in chosen.items() if value})
-    run = create(name or f"secret-{config.digest()}", config, kind=KIND, seed=seed)
-    if run.progress["state"] != "done":
-        with progress("secret") as tell:
-            jobs.carry_out(run, work, tell)
-    shown = ["layer", "condition", "method", "fvu", "low", "high", "active", "active_with_router", "stored"]
-    echo_columns(shown, run.table("secret")[shown].round(3).to_numpy().tolist())
+    asked |= {"more_k": tuple(more_k or ()), "tokens_per_document": tokens_per_document}
+    asked |= {"methods": method} if method else {}
+    asked |= {"conditions": condition} if condition else {}
+    config = SecretRun.model_validate(asked | hub)
+    run = measured("secret", config, work, kind=KIND, name=name, seed=seed, again=False)
+    student = ["layer", "condition", "method"]
+    echo_table(run.table("secret"), [*student, "fvu", "low", "high", "active", "active_with_router", "stored"])
     if "secret_ratios" in run.table_names():
-        shown = ["layer", "condition", "method", "ratio", "low", "high", "fvu", "fvu_dense", "stored"]
-        echo_columns(shown, run.table("secret_ratios")[shown].round(3).to_numpy().tolist())
+        shown = [*student, "ratio", "low", "high", "fvu", "fvu_dense", "stored"]
+        echo_table(run.table("secret_ratios"), shown)
     if "secret_counted" in run.table_names():
-        shown = [
-            "layer",
-            "condition",
-            "method",
-            "active_with_router",
-            "active_dense",
-            "ratio",
-            "low",
-            "high",
-            "verdict",
-        ]
-        echo_columns(shown, run.table("secret_counted")[shown].round(3).to_numpy().tolist())
+        shown = [*student, "active_with_router", "active_dense", "ratio", "low", "high", "verdict"]
+        echo_table(run.table("secret_counted"), shown)
     if export is not None:
         from app.measurements import opened
         from probes.secret.export import export as write
 
         typer.echo(f"the rebuilt model is in {write(opened(config), run, export)}")
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page secret` shows it")
+    tell_where(run, "secret")

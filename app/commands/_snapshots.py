@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from app.commands._run import guard, progress
+from app.commands._columns import echo_table
+from app.commands._options import Name
+from app.commands._run import guard, measured, tell_where
 
 
 @guard
@@ -12,7 +14,7 @@ def snapshots(
     folder: Annotated[str, typer.Argument(help="Folder of a training, see `sparsescope train`.")],
     tokens: Annotated[int, typer.Option(help="Held-out tokens on which each snapshot is measured.")] = 20_000,
     permutations: Annotated[int, typer.Option(help="Draws of each null.")] = 50,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """Measure every snapshot of a mixture of experts trained here, on documents that training never read.
 
@@ -23,17 +25,11 @@ def snapshots(
     Example: `sparsescope train models/little-moe --family olmoe --activation silu`, then
     `sparsescope probe snapshots models/little-moe`
     """
-    from app import jobs
-    from app.commands._columns import echo_columns
     from app.snapshots import SnapshotsRun, work
-    from data.runs import create
 
     config = SnapshotsRun(folder=folder, n_tokens=tokens, permutations=permutations)
-    run = create(name or f"snapshots-{config.digest()}", config, kind="probe.snapshots", seed=0)
-    with progress("snapshots") as tell:
-        jobs.carry_out(run, work, tell)
+    run = measured("snapshots", config, work, name=name)
     settled = run.table("saturation").groupby("step")[["value", "chance"]].mean()
     means = run.table("specialization").query("labels == 'word_class'").groupby("step")[["mi", "null_type"]].mean()
-    shown = settled.rename(columns={"value": "saturation"}).join(means).reset_index()
-    echo_columns(list(shown.columns), shown.round(4).to_numpy().tolist())
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page training` shows it")
+    echo_table(settled.rename(columns={"value": "saturation"}).join(means).reset_index(), digits=4)
+    tell_where(run, "training")

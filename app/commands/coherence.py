@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, RemoteCode
-from app.commands._run import guard, progress
+from app.commands._columns import echo_columns, echo_table
+from app.commands._options import Hub, Text, opens_a_model
+from app.commands._run import guard, measured
 
 verbs = typer.Typer(
     name="coherence",
@@ -17,6 +18,7 @@ verbs = typer.Typer(
 
 @verbs.command("measure")
 @guard
+@opens_a_model
 def measure(
     dictionaries: Annotated[
         list[str], typer.Argument(help="MODEL#PART, FILE[#KEY] (.npy .npz .safetensors .csv) or frame:NAME[:SIZES].")
@@ -35,8 +37,8 @@ def measure(
     ] = None,
     transpose: Annotated[bool, typer.Option(help="The file keeps features as rows.")] = False,
     control: Annotated[bool, typer.Option(help="Measure a random dictionary of the same size as well.")] = True,
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of planted codes and control.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder to write. Default: runs/coherence-DIGEST.")] = None,
 ) -> None:
@@ -53,41 +55,34 @@ def measure(
     `sparsescope coherence measure frame:random:576x1536 --method thresholding --method lasso`,
     `sparsescope coherence measure decoder.safetensors#W_dec --transpose`
     """
-    from app import jobs
     from app.coherence import CoherenceConfig, work
-    from app.commands._columns import echo_columns
-    from data.runs import create, root
 
     given = {"methods": tuple(method)} if method else {}
     config = CoherenceConfig.model_validate(
         {"dictionaries": tuple(dictionaries), "transpose": transpose, "trials": trials, "dynamic_range": dynamic_range}
         | {"noise": noise, "control": control, "seed": seed, "supports": supports, "support": tuple(support or ())}
-        | {"device_map": device_map, "trust_remote_code": trust_remote_code}
         | given
+        | hub
     )
-    place = (out or root() / f"coherence-{config.digest()}").resolve()
-    run = create(place.name, config, kind="probe.coherence", root_folder=place.parent, seed=seed)
-    with progress("coherence") as tell:
-        jobs.carry_out(run, work, tell)
+    run = measured("coherence", config, work, seed=seed, out=out)
     shown = ["dictionary", "condition", "mu", "welch", "k_guaranteed", "k_babel", "first", "second"]
-    shown += ["erc"] if support else []
-    echo_columns(shown, run.table("coherence").round({"mu": 4, "welch": 4, "erc": 4})[shown].to_numpy().tolist())
+    echo_table(run.table("coherence"), [*shown, "erc"] if support else shown, digits=4)
     typer.echo("")
-    shown = ["dictionary", "condition", "bar", "kind", "k"]
-    echo_columns(shown, run.table("recovery_bars")[shown].to_numpy().tolist())
-    typer.echo(f"\ntables are in {place}")
+    echo_table(run.table("recovery_bars"), ["dictionary", "condition", "bar", "kind", "k"])
+    typer.echo(f"\ntables are in {run.path}")
 
 
 @verbs.command("router")
 @guard
+@opens_a_model
 def router(
     model: Annotated[str, typer.Argument(help="A model with mixtures of experts: a name or a folder.")],
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    corpus: Text = "sotu-modern",
     n_tokens: Annotated[int, typer.Option("--tokens", help="Text tokens to read.")] = 4_000,
     layer: Annotated[list[int] | None, typer.Option(help="A layer; repeat. Default: all that route.")] = None,
     trials: Annotated[int, typer.Option(help="Codes planted on uniform and on routed supports.")] = 200,
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of documents, random router and planted codes.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder to write. Default: runs/router-DIGEST.")] = None,
 ) -> None:
@@ -101,10 +96,7 @@ def router(
 
     Example: `sparsescope coherence router FOLDER --tokens 4000`
     """
-    from app import jobs
     from app.coherence import RouterConfig, read_routers
-    from app.commands._columns import echo_columns
-    from data.runs import create, root
 
     config = RouterConfig(
         model=model,
@@ -112,20 +104,16 @@ def router(
         n_tokens=n_tokens,
         layers=tuple(layer or ()),
         trials=trials,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
         seed=seed,
+        **hub,
     )
-    place = (out or root() / f"router-{config.digest()}").resolve()
-    run = create(place.name, config, kind="probe.router", root_folder=place.parent, seed=seed)
-    with progress("routers") as tell:
-        jobs.carry_out(run, read_routers, tell)
+    run = measured("router", config, read_routers, seed=seed, out=out)
     shown = ["layer", "router", "mu", "welch", "k", "k_guaranteed", "certified"]
-    echo_columns(shown, run.table("router_reading").round(4)[shown].to_numpy().tolist())
+    echo_table(run.table("router_reading"), shown, digits=4)
     typer.echo("")
     shown = ["layer", "router", "n_tokens", "mean", "low", "high", "chance", "ratio"]
-    echo_columns(shown, run.table("router_overlap").round(4)[shown].to_numpy().tolist())
-    typer.echo(f"\ntables are in {place}")
+    echo_table(run.table("router_overlap"), shown, digits=4)
+    typer.echo(f"\ntables are in {run.path}")
 
 
 @verbs.command("separability")
@@ -153,10 +141,7 @@ def separability(
     Examples: `sparsescope coherence separability`,
     `sparsescope coherence separability --k 2 --k 8 --shared 0 --shared 0.9`
     """
-    from app import jobs
     from app.coherence import SeparabilityConfig, separate
-    from app.commands._columns import echo_columns
-    from data.runs import create, root
 
     given = {name: tuple(values) for name, values in (("ks", k), ("shared", shared)) if values}
     config = SeparabilityConfig.model_validate(
@@ -164,21 +149,19 @@ def separability(
         | {"n_tokens": n_tokens, "seed": seed}
         | given
     )
-    place = (out or root() / f"separability-{config.digest()}").resolve()
-    run = create(place.name, config, kind="probe.separability", root_folder=place.parent, seed=seed)
-    with progress("separability") as tell:
-        jobs.carry_out(run, separate, tell)
+    run = measured("separability", config, separate, seed=seed, out=out)
     shown = ["shared", "mu", "k", "k_guaranteed", "signs", "accuracy", "low", "high", "null", "chance"]
-    echo_columns(shown, run.table("separability").round(4)[shown].to_numpy().tolist())
-    typer.echo(f"\ntables are in {place}")
+    echo_table(run.table("separability"), shown, digits=4)
+    typer.echo(f"\ntables are in {run.path}")
 
 
 @verbs.command("parts")
 @guard
+@opens_a_model
 def parts(
     model: Annotated[str, typer.Argument(help="Name, GGUF file, folder or hub name.")] = "smollm2-135m",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
 ) -> None:
     """List the matrices of a model that are dictionaries over its residual stream.
 
@@ -187,8 +170,7 @@ def parts(
     from probes import open_model
     from probes.dictionaries import parts as parts_of
 
-    opened = open_model(model, device_map=device_map, trust_remote_code=trust_remote_code)
-    for part, parameter in parts_of(opened).items():
+    for part, parameter in parts_of(open_model(model, **hub)).items():
         typer.echo(f"{model}#{part}   {parameter}")
 
 
@@ -202,7 +184,6 @@ def bounds(
 
     Example: `sparsescope coherence bounds 576 1536`
     """
-    from app.commands._columns import echo_columns
     from probes import bounds as b
 
     mu = b.random_coherence(d_model, n_features)

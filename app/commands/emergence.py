@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from app.commands._run import guard, progress
+from app.commands._columns import echo_table
+from app.commands._options import Name
+from app.commands._run import guard, measured, tell_where
 
 verbs = typer.Typer(
     name="emergence", help="Does activation sparsity come by itself, and when does it not?", no_args_is_help=True
@@ -17,7 +19,7 @@ def two_layer(
     seeds: Annotated[int, typer.Option(help="Networks trained in each setting.")] = 3,
     finite: Annotated[bool, typer.Option("--finite", help="A training set of 4,096 instead of fresh samples.")] = False,
     dependence: Annotated[bool, typer.Option(help="Move widths, classes, samples and step length as well.")] = False,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """Train a two-layer ReLU network in four settings and count its nonzero hidden activations.
 
@@ -28,18 +30,12 @@ def two_layer(
 
     Examples: `sparsescope emergence two-layer --seeds 3`, `sparsescope emergence two-layer --finite`
     """
-    from app import jobs
-    from app.commands._columns import echo_columns
     from app.experiments import TwoLayerRun, two_layer
-    from data.runs import create
 
     config = TwoLayerRun(seeds=seeds, finite=finite, dependence=dependence)
-    run = create(name or f"emergence-{config.digest()}", config, kind="emergence.two_layer", seed=0)
-    with progress("emergence") as tell:
-        jobs.carry_out(run, two_layer, tell)
-    shown = ["setting", "start", "end", "low", "high", "dead", "n_seeds"]
-    echo_columns(shown, run.table("emergence_summary")[shown].round(3).to_numpy().tolist())
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page emergence` shows it")
+    run = measured("emergence", config, two_layer, kind="emergence.two_layer", name=name)
+    echo_table(run.table("emergence_summary"), ["setting", "start", "end", "low", "high", "dead", "n_seeds"])
+    tell_where(run, "emergence")
 
 
 @verbs.command("training")
@@ -54,7 +50,7 @@ def training(
     tokens: Annotated[int, typer.Option(help="Held-out tokens on which each snapshot is measured.")] = 2_000,
     seeds: Annotated[int, typer.Option(help="Trainings of each variant.")] = 3,
     seed: Annotated[int, typer.Option(help="First seed of weights, batches and held-out documents.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """Train small ReLU language models from scratch and measure every snapshot's sparsity and superposition.
 
@@ -66,19 +62,13 @@ def training(
 
     Examples: `sparsescope emergence training --steps 400 --keep 0.1`, `sparsescope emergence training --family olmoe`
     """
-    from app import jobs
-    from app.commands._columns import echo_columns
     from app.experiments import LITTLE, EmergenceRun, training
-    from data.runs import create
 
     model = LITTLE.model_dump() | {"steps": steps, "seed": seed, "family": family}
     config = EmergenceRun.model_validate(
         {"model": model, "keep": keep, "late": late, "n_tokens": tokens, "seeds": seeds}
     )
-    run = create(name or f"emergence-{config.digest()}", config, kind="emergence.training", seed=seed)
-    with progress("emergence") as tell:
-        jobs.carry_out(run, training, tell)
-    shown = ["variant", "seed", "step", "loss", "loss_all", "unigram"]
+    run = measured("emergence", config, training, kind="emergence.training", name=name, seed=seed)
     last = run.table("emergence_losses").groupby(["variant", "seed"], sort=False).tail(1)
-    echo_columns(shown, last[shown].round(3).to_numpy().tolist())
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page emergence` shows it")
+    echo_table(last, ["variant", "seed", "step", "loss", "loss_all", "unigram"])
+    tell_where(run, "emergence")

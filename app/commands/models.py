@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands._model import DeviceMap, RemoteCode
+from app.commands._options import Hub, opens_a_model
 from app.commands._run import guard, progress
 
 SINGLE = True
@@ -13,12 +13,13 @@ verbs = typer.Typer()
 
 @verbs.command()
 @guard
+@opens_a_model
 def models(
     source: Annotated[
         str | None, typer.Argument(help="Model to open and describe: a name, a GGUF file, a folder, a hub name.")
     ] = None,
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
 ) -> None:
     """List the models known by name, or open one and say what it is made of (and fetch it, the first time).
 
@@ -34,7 +35,7 @@ def models(
         typer.echo("also: any GGUF file, any local folder in transformers' format, any name on the Hugging Face hub")
         return
     with progress("opening") as tell:
-        model = open_model(source, device_map=device_map, trust_remote_code=trust_remote_code, progress=tell)
+        model = open_model(source, **hub, progress=tell)
     kinds = sorted({block.kind for block in model.blocks})
     typer.echo(model.title)
     for name, value in (

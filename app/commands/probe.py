@@ -7,9 +7,9 @@ import typer
 from app.commands import _keep
 from app.commands._experts import experts
 from app.commands._memory import memory
-from app.commands._model import DeviceMap, Dtype, Model, RemoteCode
+from app.commands._options import Dtype, Engine, Hub, Model, Name, Text, opens_a_model
 from app.commands._rank import rank
-from app.commands._run import guard, progress
+from app.commands._run import guard, measured, tell_where
 from app.commands._sae import sae
 from app.commands._secret import secret
 from app.commands._snapshots import snapshots
@@ -25,9 +25,10 @@ def probe() -> None:
 
 @verbs.command()
 @guard
+@opens_a_model
 def sparsity(
     model: Model = "smollm2-135m",
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    corpus: Text = "sotu-modern",
     tokens: Annotated[int, typer.Option(help="Tokens to read.")] = 20_000,
     control: Annotated[
         list[str] | None, typer.Option(help="gaussian, random_init or shuffled; may be repeated. Default: all.")
@@ -37,13 +38,11 @@ def sparsity(
     ] = None,
     word_classes: Annotated[bool, typer.Option(help="Tag the text; firing by word class as well.")] = False,
     dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
-    engine: Annotated[str, typer.Option(help="local, or ray for a cluster (pip install 'sparsescope[cluster]').")] = (
-        "local"
-    ),
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from model, corpus, tokens.")] = None,
+    engine: Engine = "local",
+    name: Name = None,
 ) -> None:
     """How few neurons fire at a time, and how the energy is spread over them, layer by layer.
 
@@ -59,27 +58,17 @@ def sparsity(
 
     Example: `sparsescope probe sparsity --model smollm2-135m --corpus sotu --tokens 20000`
     """
-    from app import jobs
-    from app.measurements import SparsityConfig, sparsity
-    from data.config import digest
-    from data.runs import create
+    from app.sparsity import SparsityConfig, work
 
     asked: dict[str, object] = {"model": model, "corpus": corpus, "n_tokens": tokens, "dtype": dtype, "seed": seed}
     asked |= {"control_tokens": control_tokens, "word_classes": word_classes, "engine": engine}
-    asked |= {"device_map": device_map, "trust_remote_code": trust_remote_code}
-    config = SparsityConfig.model_validate(asked | ({"controls": tuple(control)} if control else {}))
-    run = create(name or f"sparsity-{digest(config.model_dump(mode='json'))}", config, kind="probe.sparsity", seed=seed)
-    with progress("sparsity") as tell:
-        jobs.carry_out(run, sparsity, tell)
-    typer.echo(
-        f"run '{run.name}' is measured ({run.path}); `sparsescope app --run {run.name} --page sparsity` shows it"
-    )
+    asked |= {"controls": tuple(control)} if control else {}
+    config = SparsityConfig.model_validate(asked | hub)
+    tell_where(measured("sparsity", config, work, name=name, seed=seed), "sparsity")
 
 
 verbs.command()(rank)
 verbs.command()(memory)
-
-
 verbs.command()(_keep.keep)
 verbs.command()(_keep.kinds)
 verbs.command()(_keep.ladder)

@@ -55,7 +55,7 @@ def show(
             typer.echo(f"{len(frame):,} rows; --rows shows more")
         return
     typer.echo(f"{run.path}\n{run.kind}, {_state(run)}\n\nsettings")
-    _echo_mapping({k: v for k, v in run.settings.items() if k != "kind"})
+    _echo_mapping(run.asked)
     typer.echo("\nprovenance")
     _echo_mapping(run.provenance)
     typer.echo("\ntables")

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-from app.commands._run import guard, progress
+from app.commands._columns import echo_table
+from app.commands._options import Name, Text
+from app.commands._run import guard, measured, tell_where
 
 SINGLE = True
 verbs = typer.Typer()
@@ -20,12 +22,12 @@ def series(
     d_mlp: Annotated[int, typer.Option(help="Width of an expert of the first model.")] = 256,
     d_model: Annotated[int, typer.Option(help="Width of the residual stream.")] = 128,
     layers: Annotated[int, typer.Option(help="Transformer blocks.")] = 4,
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu",
+    corpus: Text = "sotu",
     steps: Annotated[int, typer.Option(help="Training steps of each model, 1,024 tokens each.")] = 600,
     tokens: Annotated[int, typer.Option(help="Held-out tokens on which each trained model is measured.")] = 10_000,
     seeds: Annotated[int, typer.Option(help="Trainings of each model.")] = 3,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: made from the settings.")] = None,
+    name: Name = None,
 ) -> None:
     """Train mixtures of experts that differ in one thing, and measure what that changes.
 
@@ -44,22 +46,15 @@ def series(
 
     Examples: `sparsescope series granularity`, `sparsescope series balancing --steps 300 --seeds 1`
     """
-    from app import jobs
-    from app.commands._columns import echo_columns
     from app.series import BASE, SeriesRun, work
-    from data.runs import create
     from toymodels.language import LanguageConfig
 
     first = {"family": family, "n_experts": experts, "k": k, "d_mlp": d_mlp, "d_model": d_model, "n_layers": layers}
     kept = BASE.model_dump(exclude={"balancing"})
     model = LanguageConfig.model_validate(kept | first | {"corpus": corpus, "steps": steps, "seed": seed})
     config = SeriesRun.model_validate({"vary": vary, "model": model, "seeds": seeds, "n_tokens": tokens})
-    run = create(name or f"series-{vary}-{config.digest()}", config, kind="series", seed=seed)
-    with progress(f"series: {vary}") as tell:
-        jobs.carry_out(run, work, tell)
-    shown = ["variant", "seed", "parameters", "active", "loss", "kneser_ney"]
-    echo_columns(shown, run.table("series_models")[shown].round(3).to_numpy().tolist())
+    run = measured(f"series-{vary}", config, work, kind="series", name=name, seed=seed)
+    echo_table(run.table("series_models"), ["variant", "seed", "parameters", "active", "loss", "kneser_ney"])
     if vary == "topk":
-        shown = ["trained", "choice", "share", "loss", "change", "low", "high"]
-        echo_columns(shown, run.table("series_topk")[shown].round(3).to_numpy().tolist())
-    typer.echo(f"run '{run.name}' ({run.path}); `sparsescope app --run {run.name} --page training` shows it")
+        echo_table(run.table("series_topk"), ["trained", "choice", "share", "loss", "change", "low", "high"])
+    tell_where(run, "training")

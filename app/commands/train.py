@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from app.commands._columns import echo_table
+from app.commands._options import Text
 from app.commands._run import guard, progress
 
 SINGLE = True
@@ -17,7 +19,7 @@ def train(
     out: Annotated[Path, typer.Argument(help="Folder for the snapshots; a training in it is taken up again.")],
     family: Annotated[str, typer.Option(help="llama, gpt_neox, olmoe, qwen2_moe or deepseek_v3.")] = "llama",
     activation: Annotated[str, typer.Option(help="relu, silu or gelu.")] = "relu",
-    corpus: Annotated[str, typer.Option(help="A name or a path; see `sparsescope corpora`.")] = "sotu-modern",
+    corpus: Text = "sotu-modern",
     layers: Annotated[int, typer.Option(help="Transformer blocks.")] = 2,
     d_model: Annotated[int, typer.Option(help="Width of the residual stream.")] = 64,
     d_mlp: Annotated[int, typer.Option(help="Neurons of a block, or of an expert.")] = 256,
@@ -46,7 +48,6 @@ def train(
     Example: `sparsescope train models/little --steps 500`, then
     `sparsescope probe sparsity --model models/little/step-000500`
     """
-    from app.commands._columns import echo_columns
     from toymodels import language
 
     config = language.LanguageConfig.model_validate(
@@ -58,5 +59,4 @@ def train(
     )
     with progress("training") as tell:
         index = language.train(config, out, progress=tell)
-    shown = ["step", "tokens", "folder", "loss", "unigram", "kneser_ney"]
-    echo_columns(shown, index[shown].round(4).to_numpy().tolist())
+    echo_table(index, ["step", "tokens", "folder", "loss", "unigram", "kneser_ney"], digits=4)

@@ -167,7 +167,7 @@ def test_jobs_page_starts_every_probe_with_settings_its_work_reads(
         assert not test.exception and not test.error
         run = begun[-1]
         assert run.kind == f"probe.{name}" and run.kind in jobs.WORK
-        made = probe.config.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
+        made = probe.config.model_validate(run.asked)
         assert 7 in (getattr(made, "n_tokens", 0), getattr(made, "n_windows", 0)) or made.sae.n_tokens == 7
     test = show("jobs")
     test.button(key="FormSubmitter:emergence-Start").click().run()

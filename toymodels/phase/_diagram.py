@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pandas import DataFrame
 from torch import Tensor
 
-from data.progress import Progress, silent
+from data.progress import Progress, silent, within
 from toymodels.phase._candidates import PHASES, candidate_losses, candidate_solutions, theoretical_phase
 from toymodels.phase._quadrature import loss_and_gradients
 
@@ -134,11 +134,8 @@ def _fit(
     ]
     losses = torch.empty(cells, seeds, dtype=torch.float64)
     for i, chunk in enumerate(chunks):
-
-        def tell(done: float, total: float, note: str = "", before: int = i) -> None:
-            progress(before + done / total, len(chunks), note)
-
-        W[chunk], losses[chunk] = _descend(W[chunk], p[chunk], importance[chunk], steps, tell)
+        told = within(progress, i, len(chunks))
+        W[chunk], losses[chunk] = _descend(W[chunk], p[chunk], importance[chunk], steps, told)
     return W, losses
 
 
