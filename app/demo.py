@@ -6,11 +6,15 @@ model's download not counted).  A part that fails says so and the others still r
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from app.side_by_side import Piece, at_once, carried_out
 from data.config import Config
 from data.progress import Cancelled, Progress
 from data.runs import Run
@@ -42,7 +46,9 @@ class Part:
     makes: tuple[str, ...]
     """Tables it leaves; a part whose tables are all there and complete is not measured again."""
     share: float = 1.0
-    """Its share of the time, as measured on two cores, so that the time left is nearly true."""
+    """Its share of the time, as measured on one core, so that the time left is nearly true."""
+    after: str = ""
+    """Part that this one goes on from."""
 
 
 def toy(run: Run, config: DemoConfig, progress: Progress) -> None:
@@ -169,7 +175,7 @@ def experts(run: Run, config: DemoConfig, progress: Progress) -> None:
 PARTS = (
     Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
     Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 35.0),
-    Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 30.0),
+    Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 30.0, "sparsity"),
     Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 15.0),
     Part("experts", "Experts of a mixture", experts, ("routing", "load", "specialization", "cells", "names"), 30.0),
     Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
@@ -183,44 +189,54 @@ PARTS = (
 
 
 def measure(run: Run, progress: Progress) -> None:
-    """Measure every part that is not complete yet; what went wrong in any is raised together at the end.
+    """Measure every part that is not complete yet, as many at a time as the machine has processors and memory for.
 
-    Which parts are complete, with their seconds, stands in the table `parts`: part, title, state, seconds, error.
+    What went wrong in any is raised together at the end.  Which parts are complete, with their seconds, stands in the
+    table `parts`: part, title, state, seconds, error.
     """
-    from app.telling import sentence
-
-    config = DemoConfig.model_validate({k: v for k, v in run.settings.items() if k != "kind"})
-    told = _told(run)
+    config = DemoConfig.model_validate(run.asked)
+    told, parts = _told(run), {part.name: part for part in PARTS}
+    complete = {name for name, part in parts.items() if _is_complete(run, part, told)}
+    shares = {name: float(name in complete) for name in parts}
     whole = sum(part.share for part in PARTS)
-    for number, part in enumerate(PARTS):
-        before = sum(earlier.share for earlier in PARTS[:number])
-        known = told.get(part.name, {}).get("state")
-        if known == "done" and set(part.makes) <= set(run.table_names()):
-            continue
-        started = time.monotonic()
-
-        def tell(done: float, total: float, note: str = "", before: float = before, part: Part = part) -> None:
-            progress(before + part.share * (done / total if total else 0.0), whole, note or part.title)
-
-        told[part.name] = {"state": "running"}
+    pieces = [
+        Piece(part.name, partial(_measure, part, run.path, config), part.after)
+        for part in PARTS
+        if part.name not in complete
+    ]
+    began: dict[str, float] = {}
+    try:
+        with closing(carried_out(pieces, at_once())) as heard:
+            for word in heard:
+                part = parts[word.name]
+                if word.state == "begun":
+                    began[part.name] = time.monotonic()
+                    told[part.name] = {"state": "running"}
+                if word.state == "done":
+                    told[part.name] = {"state": "done", "seconds": round(time.monotonic() - began[part.name], 1)}
+                if word.state == "failed":
+                    told[part.name] = {"state": "failed", "error": word.note}
+                if word.state != "running":
+                    _save(run, told)
+                ended = word.state in ("done", "failed")
+                shares[part.name] = max(shares[part.name], 1.0 if ended else word.share)
+                note = part.title if ended else word.note or part.title
+                progress(sum(parts[name].share * share for name, share in shares.items()), whole, note)
+    except (Cancelled, KeyboardInterrupt):
+        for name, one in told.items():
+            told[name] = {"state": "cancelled"} if one["state"] == "running" else one
         _save(run, told)
-        tell(0, 1)
-        try:
-            part.measure(run, config, tell)
-            told[part.name] = {"state": "done", "seconds": round(time.monotonic() - started, 1)}
-        except (Cancelled, KeyboardInterrupt):
-            told[part.name] = {"state": "cancelled"}
-            raise
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
-            told[part.name] = {"state": "failed", "error": sentence(error)}
-        finally:
-            _save(run, told)
-        tell(1, 1)
+        raise
     if failed := [f"{name}: {one['error']}" for name, one in told.items() if one["state"] == "failed"]:
         raise ValueError("; ".join(failed))
+
+
+def _measure(part: Part, folder: Path, config: DemoConfig, progress: Progress) -> None:
+    part.measure(Run(folder), config, progress)
+
+
+def _is_complete(run: Run, part: Part, told: dict[str, dict[str, Any]]) -> bool:
+    return told.get(part.name, {}).get("state") == "done" and set(part.makes) <= set(run.table_names())
 
 
 def _told(run: Run) -> dict[str, dict[str, Any]]:

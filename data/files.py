@@ -77,7 +77,7 @@ def only_writer(folder: Path, *, nested: bool = False) -> Iterator[None]:
 
     The lock is the system's (`flock`) and dies with its process, so a killed run leaves nothing to clean up; the file
     `.lock` only says who holds it.  RunError naming that process if the folder is taken; `nested` is content if it is
-    this very process.
+    this very process, or the one that started it.
     """
     try:
         import fcntl
@@ -95,7 +95,7 @@ def only_writer(folder: Path, *, nested: bool = False) -> Iterator[None]:
         except OSError as error:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
-            if nested and holder.startswith(f"process {os.getpid()} "):
+            if nested and holder.startswith((f"process {os.getpid()} ", f"process {os.getppid()} ")):
                 yield
                 return
             raise RunError(f"run '{folder.name}' is being written by {holder}; wait for it or stop it") from error
@@ -107,6 +107,19 @@ def only_writer(folder: Path, *, nested: bool = False) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # the folder may be gone by now: it was deleted under its lock
                 lock.truncate(0)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process is in a block for this path: for a file that is read, changed and written again."""
+    try:
+        import fcntl
+    except ImportError:  # not a Unix system: writers are trusted to be alone
+        yield
+        return
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sweep(folder: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.models.language_model import Block, Hook, LanguageModel
 from probes.models.sites import DENSE_HOOKS
@@ -31,6 +31,11 @@ class DenseModel(LanguageModel):
     def blocks(self) -> tuple[Block, ...]:
         """The feed-forward part of every layer."""
         return tuple(self._block(layer) for layer in range(self.n_layers))
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The blocks' modules, in the order in which they run."""
+        return self.bridge.blocks
 
     def _block(self, layer: int) -> Block:
         mlp = self.bridge.blocks[layer].mlp

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.models.sites import ROUTED_SITES, check_sites
 
@@ -65,6 +65,11 @@ class LanguageModel(ABC):
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:
         """The feed-forward part of every layer."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> nn.ModuleList:
+        """The blocks' modules, in the order in which they run."""
 
     @abstractmethod
     def hooked(self, hooks: Iterable[tuple[int, str, Hook]]) -> AbstractContextManager[None]:
@@ -213,6 +218,46 @@ class LanguageModel(ABC):
         check_sites(tuple(site for _, site in edits))
         with self.hooked([(layer, site, edit) for (layer, site), edit in edits.items()]):
             yield
+
+    def outputs_of(self, layer: int, ids: Int[Tensor, "batch position"]) -> Any:
+        """All that the layer returns for these tokens; None for layer -1."""
+        kept: list[Any] = []
+
+        def keep(_: Any, __: Any, output: Any) -> None:
+            kept.append(output)
+            raise _Enough
+
+        if layer < 0:
+            return None
+        handle = self.layers[layer].register_forward_hook(keep)
+        try:
+            with torch.no_grad(), suppress(_Enough):
+                self.body(input_ids=ids.to(self.device), use_cache=False)
+        finally:
+            handle.remove()
+        return kept[0]
+
+    def resumes(self, layer: int) -> bool:
+        """Whether a pass can begin at `layer`: not where the layers before it pass on more than they return."""
+        ids = torch.arange(1, 6)[None] % self.vocab_size
+        whole = self.logits(ids)
+        with self.resumed(layer, self.outputs_of(layer - 1, ids)):
+            return torch.equal(self.logits(ids), whole)
+
+    @contextmanager
+    def resumed(self, layer: int, before: Any) -> Iterator[None]:
+        """While open, a pass begins at `layer`: the layers before it give back `before` (see `outputs_of`) unread.
+
+        What the layer does is the same operation on the same numbers, so its results are the same bit for bit.
+        """
+        skipped = self.layers[:layer]
+        try:
+            for block in skipped:
+                block.__dict__["forward"] = lambda *_, **__: before  # a bridge hands on what it is set by name
+            yield
+        finally:
+            for block in skipped:
+                block.__dict__.pop("forward", None)
 
     def _layers(self, layers: Iterable[int] | None) -> list[int]:
         chosen = sorted(set(range(self.n_layers) if layers is None else layers))

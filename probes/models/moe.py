@@ -140,33 +140,6 @@ class RoutedModel(LanguageModel):
 
         return run
 
-    @contextmanager
-    def resumed(self, layer: int, before: Any) -> Iterator[None]:
-        """While open, a pass begins at `layer`: the layers before it give back `before` (see `outputs_of`) unread.
-
-        What the layer does is the same operation on the same numbers, so its results are the same bit for bit.
-        """
-        skipped = self.layers[:layer]
-        try:
-            for block in skipped:
-                block.forward = lambda *_, **__: before
-            yield
-        finally:
-            for block in skipped:
-                block.__dict__.pop("forward", None)
-
-    def outputs_of(self, layer: int, ids: Int[Tensor, "batch position"]) -> Any:
-        """All that the layer returns for these tokens; None for layer -1."""
-        if layer < 0:
-            return None
-        kept: list[Any] = []
-        handle = self.layers[layer].register_forward_hook(lambda _, __, output: kept.append(output))
-        try:
-            self.observe(ids, (), lambda *_: None, layers=[layer])
-        finally:
-            handle.remove()
-        return kept[0]
-
     def feed_forward(self, layer: int) -> Callable[[Tensor], Tensor]:
         """The layer's feed-forward block as a function of its input (batch, position, d_model)."""
         mlp = self._feed_forward(layer)

@@ -9,6 +9,7 @@ from probes import LanguageModel, ModelError, open_model
 from probes.controls import gaussian_like, random_init, shuffled
 from probes.models import SITES, known_models
 from probes.models.weights import sha256
+from tests.probes.families import tiny_moe
 from tests.probes.tiny import tiny_hf
 
 DENSE = {
@@ -131,6 +132,19 @@ def test_a_pass_ends_after_the_last_layer_asked_for(tiny: LanguageModel) -> None
     with tiny.edited({(2, "block_input"): lambda x: (later.append(2), x)[1]}):
         tiny.observe(ids(), ["neurons"], lambda layer, _: seen.append(layer), layers=[1])
     assert seen == [1] and later == []
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "olmoe"])
+def test_a_pass_that_begins_in_the_middle_ends_the_same_bit_for_bit(family: str) -> None:
+    model = open_model(tiny_moe(family) if family == "olmoe" else tiny_hf(family))
+    plain, read = model.logits(ids()), []
+    with model.edited({(0, "ffn_output"): lambda y: (read.append(0), y)[1]}):
+        before = model.outputs_of(0, ids())
+        assert read == [0]
+        with model.resumed(1, before):
+            assert torch.equal(model.logits(ids()), plain)
+        assert read == [0], "the layer before is not computed again"
+    assert model.resumes(1) and torch.equal(model.logits(ids()), plain)
 
 
 def test_losses_are_negative_log_likelihoods(tiny: LanguageModel) -> None:

@@ -122,9 +122,9 @@ def test_loss_recovered_of_the_identity_is_one_and_of_the_mean_zero(tokenizer: o
     # Large weights, so that the logits lean on the layer and there is something to lose.
     model = open_model(tiny_hf(seed=2, initializer_range=0.4), tokenizer=tokenizer)
     mean = torch.full((model.d_model,), 0.3)
-    whole = losses(model, corpus, "block_output", 1, READ, lambda x: x, mean)
-    none = losses(model, corpus, "block_output", 1, READ, lambda x: mean.expand_as(x), mean)
-    half = losses(model, corpus, "block_output", 1, READ, torch.zeros_like, mean)
+    rebuilt = {"whole": lambda x: x, "none": lambda x: mean.expand_as(x), "half": torch.zeros_like}
+    whole, none, half = losses(model, corpus, "block_output", 1, READ, rebuilt, mean).values()
+    assert losses(model, corpus, "block_output", 1, READ, {"none": rebuilt["none"]}, mean)["none"] == none
     for found in (whole, none, half):
         assert found["loss"] == pytest.approx(whole["loss"]) and found["loss_mean"] != pytest.approx(found["loss"])
     assert whole["loss_sae"] == pytest.approx(whole["loss"], rel=1e-6)
@@ -137,13 +137,13 @@ def test_loss_recovered_of_the_identity_is_one_and_of_the_mean_zero(tokenizer: o
 
 
 def test_where_nothing_is_lost_nothing_can_be_recovered(tiny: LanguageModel, corpus: Corpus) -> None:
-    found = losses(tiny, corpus, "ffn_output", 0, READ, torch.zeros_like, torch.zeros(tiny.d_model))
+    found = losses(tiny, corpus, "ffn_output", 0, READ, {"": torch.zeros_like}, torch.zeros(tiny.d_model))[""]
     assert abs(found["loss_zero"] - found["loss"]) < saes.HARM and np.isnan(found["recovered_zero"])
 
 
 def test_losses_are_those_of_the_held_out_documents(tiny: LanguageModel, corpus: Corpus) -> None:
     """Plain loss, window by window without padding."""
-    found = losses(tiny, corpus, "ffn_output", 0, READ, torch.zeros_like, torch.zeros(tiny.d_model))
+    found = losses(tiny, corpus, "ffn_output", 0, READ, {"": torch.zeros_like}, torch.zeros(tiny.d_model))[""]
     nats, n = 0.0, 0
     for document in corpus.tokenize(tiny.tokenizer, n_tokens=600, tokens_per_document=60):
         if held_out(np.array([document.document_index]))[0]:
