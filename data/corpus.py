@@ -143,9 +143,10 @@ class Corpus:
         left = n_tokens
         for index, (source, words) in enumerate(self._tagged(self.order(seed), tagger)):
             ids, offsets = encode(source.text)
-            whole = assemble(source.name, index, source.domain, source.metadata, source.text, ids, offsets, words)
-            limits = [n for n in (left, tokens_per_document) if n is not None]
-            given = whole.head(min(limits)) if limits else whole
+            cut = slice(min((n for n in (left, tokens_per_document) if n is not None), default=None))
+            given = assemble(
+                source.name, index, source.domain, source.metadata, source.text, ids[cut], offsets[cut], words
+            )
             if left is not None:
                 left -= len(given)
             if len(given):
@@ -290,7 +291,8 @@ def _mask(corpus: Corpus, since: int | None, until: int | None, where: Mapping[s
         keep &= year.between(-math.inf if since is None else since, math.inf if until is None else until)
     for column, value in where.items():
         several = isinstance(value, Iterable) and not isinstance(value, str)
-        keep &= frame[column].isin(list(value) if several else [value])
+        wanted = [_plain(v) for v in (value if several else [value])]
+        keep &= [have in wanted for have in frame[column]]  # pandas fails on what Arrow has no type for
     return keep
 
 

@@ -58,18 +58,18 @@ class Contexts(Sums):
         )
         self.firing = firing
         """One that is shown the same batches before this one, whose counts are then not made twice."""
-        self._codes: tuple[Any, np.ndarray] = (None, np.zeros(0, dtype=np.int64))
+        self._codes: tuple[Any, Tensor] = (None, torch.zeros(0, dtype=torch.int64))
 
     def update(self, seen: Observation) -> None:
         """Add each token's share of firing neurons to its word class and its position."""
         if "gate" not in seen.sites:
             return
-        share = self._share(seen).double().cpu().numpy()
-        group, block = seen.group.cpu().numpy(), seen.tokens.block.numpy()
-        place = position_bins(seen.tokens.position).clamp(max=self.N_POSITIONS - 1).numpy()
-        self._add("position", seen.layer, place, block, share, group != SINK)
+        share = self._share(seen).double()
+        place = position_bins(seen.position).clamp(max=self.N_POSITIONS - 1)
+        self._add("position", seen, place, share, seen.group != SINK)
         if seen.tokens.windows:
-            self._add("class", seen.layer, self._codes_of(seen.tokens), block, share, group == KEPT)
+            codes = seen.tokens.on(seen.group.device, "class", self._codes_of(seen.tokens))
+            self._add("class", seen, codes, share, seen.group == KEPT)
 
     def _share(self, seen: Observation) -> Float[Tensor, " n_tokens"]:
         """Share of the layer's neurons that fire on each token."""
@@ -80,18 +80,17 @@ class Contexts(Sums):
                 return counts / gate.shape[1]
         return (gate > 0).float().mean(dim=1)
 
-    def _codes_of(self, tokens: TokenBatch) -> np.ndarray:
+    def _codes_of(self, tokens: TokenBatch) -> Int[Tensor, " n_tokens"]:
         if self._codes[0] is not tokens:  # the same for every layer of a batch
-            self._codes = (tokens, class_codes(tokens))
+            self._codes = (tokens, torch.from_numpy(class_codes(tokens)))
         return self._codes[1]
 
-    def _add(
-        self, what: str, layer: int, bins: np.ndarray, block: np.ndarray, share: np.ndarray, used: np.ndarray
-    ) -> None:
-        sums, tokens = self.arrays[f"{what}_sums"][layer], self.arrays[f"{what}_tokens"][layer]
-        cell = (bins * N_BLOCKS + block)[used]
-        sums += np.bincount(cell, weights=share[used], minlength=sums.size).reshape(sums.shape)
-        tokens += np.bincount(cell, minlength=tokens.size).reshape(tokens.shape)
+    def _add(self, what: str, seen: Observation, bins: Tensor, share: Tensor, used: Tensor) -> None:
+        cell = bins * N_BLOCKS + seen.block
+        shape = (len(CLASSES) if what == "class" else self.N_POSITIONS, N_BLOCKS)
+        for name, values in (("sums", share * used), ("tokens", used.long())):
+            cells = torch.zeros(shape[0] * shape[1], dtype=values.dtype, device=values.device)
+            self.add(f"{what}_{name}", seen.layer, cells.index_add_(0, cell, values).view(shape))
 
     def tables(self) -> Tables:
         """`word_classes` (layer, word_class, frequency, low, high, n_tokens), `positions` (layer, position, first, ..).

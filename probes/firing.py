@@ -26,7 +26,11 @@ N_FOLDS = 8
 
 
 class Sums(ABC):
-    """Named arrays that add up: what every accumulator here keeps."""
+    """Named arrays that add up: what every accumulator here keeps.
+
+    What `add` is given on a GPU is added up there, and comes over when the arrays are asked for: fetching every batch
+    would have the processor wait for the GPU and the GPU for the processor.
+    """
 
     sites: tuple[str, ...] = ()
     """Sites it looks at."""
@@ -40,7 +44,32 @@ class Sums(ABC):
         """What it found."""
 
     def __init__(self, **arrays: np.ndarray):
-        self.arrays = arrays
+        self._arrays = arrays
+        self._waiting: dict[tuple[str, int], Tensor] = {}
+        """Sums by array and layer that still lie on the GPU."""
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The sums so far."""
+        for (name, layer), sums in self._waiting.items():
+            self._arrays[name][layer] += sums.cpu().numpy()
+        self._waiting.clear()
+        return self._arrays
+
+    @arrays.setter
+    def arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        self._arrays, self._waiting = arrays, {}
+
+    def add(self, name: str, layer: int, values: Tensor) -> None:
+        """Add to a layer's array; values that are smaller than it along some axes go to the beginnings of these."""
+        whole, corner = self._arrays[name], tuple(map(slice, values.shape))
+        values = values.to(torch.from_numpy(whole[:0]).dtype)
+        if values.device.type == "cpu":
+            whole[layer : layer + 1][(slice(None), *corner)] += values[None].numpy()
+            return
+        if (name, layer) not in self._waiting:
+            self._waiting[name, layer] = values.new_zeros(whole.shape[1:])
+        self._waiting[name, layer][corner] += values
 
     def merge(self, other: "Sums") -> None:
         """Add the other's arrays."""
@@ -83,17 +112,16 @@ class Firing(Sums):
         if self._fires.shape != gate.shape or self._fires.device != gate.device:
             self._fires = torch.empty(gate.shape, device=gate.device)
         fires = torch.gt(gate, 0, out=self._fires)
-        group, block = seen.group.cpu(), seen.tokens.block
+        group, block = seen.group, seen.block
         column = torch.where(group == KEPT, block % N_FOLDS, N_FOLDS - 1 + group)
-        member = torch.nn.functional.one_hot(column, N_FOLDS + len(GROUPS) - 1).to(gate.device).float()
-        counts = (member.T @ fires).long().cpu().numpy()
-        self.arrays["fired_in_fold"][seen.layer, :, : fires.shape[1]] += counts[:N_FOLDS]
-        self.arrays["fired"][seen.layer, KEPT, : fires.shape[1]] += counts[:N_FOLDS].sum(axis=0)
-        self.arrays["fired"][seen.layer, KEPT + 1 :, : fires.shape[1]] += counts[N_FOLDS:]
-        of_token = fires.sum(dim=1).cpu()
+        member = (column[:, None] == torch.arange(N_FOLDS + len(GROUPS) - 1, device=gate.device)).float()
+        counts = (member.T @ fires).long()
+        self.add("fired_in_fold", seen.layer, counts[:N_FOLDS])
+        self.add("fired", seen.layer, torch.cat([counts[:N_FOLDS].sum(dim=0, keepdim=True), counts[N_FOLDS:]]))
+        of_token = fires.sum(dim=1)
         self.latest = (seen.tokens, seen.layer, of_token)
-        self.arrays["by_block"][seen.layer] += _per_group_and_block(of_token, group, block).astype(np.int64)
-        self.arrays["tokens"][seen.layer] += _counts(group, block)
+        self.add("by_block", seen.layer, _per_group_and_block(of_token, group, block).long())
+        self.add("tokens", seen.layer, _counts(group, block))
 
     def fold_counts(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
         """Firings of each neuron on ordinary tokens (N_FOLDS, d_mlp), and the tokens (N_FOLDS)."""
@@ -135,14 +163,12 @@ class Concentration(Sums):
         """Sort the sampled tokens' activations and add up their measures."""
         if "neurons" not in seen.sites:
             return
-        # The first token taken depends on the batch's text, so that no position is always or never seen.
-        start = int(seen.tokens.ids.sum()) % self.stride
-        measured = token_measures(seen.sites["neurons"][start :: self.stride]).double().cpu()
-        group, block = seen.group[start :: self.stride].cpu(), seen.tokens.block[start :: self.stride]
+        start = seen.tokens.start % self.stride
+        measured = token_measures(seen.sites["neurons"][start :: self.stride]).double()
+        group, block = seen.group[start :: self.stride], seen.block[start :: self.stride]
         usable = torch.isfinite(measured).all(dim=1)
-        measured, group, block = measured[usable], group[usable], block[usable]
-        self.arrays["sums"][seen.layer] += _per_group_and_block(measured, group, block)
-        self.arrays["tokens"][seen.layer] += _counts(group, block)
+        self.add("sums", seen.layer, _per_group_and_block(measured.masked_fill(~usable[:, None], 0), group, block))
+        self.add("tokens", seen.layer, _counts(group, block, usable))
 
     def tables(self) -> Tables:
         """`layers`, one row a layer, view of the sinks and measure."""
@@ -167,9 +193,10 @@ class SinkCount(Sums):
 
     def update(self, seen: Observation) -> None:
         """Add up tokens and energy by group."""
-        self.arrays["tokens"][seen.layer] += torch.bincount(seen.group.cpu(), minlength=len(GROUPS)).numpy()
-        energy = torch.zeros(len(GROUPS), dtype=torch.float64)
-        self.arrays["energy"][seen.layer] += energy.index_add(0, seen.group.cpu(), seen.energy.double().cpu()).numpy()
+        tokens = torch.zeros(len(GROUPS), dtype=torch.int64, device=seen.group.device)
+        self.add("tokens", seen.layer, tokens.index_add_(0, seen.group, torch.ones_like(seen.group)))
+        energy = torch.zeros(len(GROUPS), dtype=torch.float64, device=seen.group.device)
+        self.add("energy", seen.layer, energy.index_add_(0, seen.group, seen.energy.double()))
 
     def tables(self) -> Tables:
         """`sinks`: layer, tokens, sinks past the first positions, and the shares of energy of both kinds of outlier."""
@@ -204,10 +231,11 @@ class InputMoments(Sums):
 
     def update(self, seen: Observation) -> None:
         """Add x and x x^T of every `stride`-th token, if it is an ordinary one."""
-        x = seen.sites["ffn_input"][:: self.stride][seen.group[:: self.stride] == KEPT].float()
-        self.arrays["count"][seen.layer] += len(x)
-        self.arrays["total"][seen.layer] += x.sum(dim=0).double().cpu().numpy()
-        self.arrays["product"][seen.layer] += (x.T @ x).cpu().numpy()
+        kept = seen.group[:: self.stride] == KEPT
+        x = seen.sites["ffn_input"][:: self.stride].float().masked_fill(~kept[:, None], 0)
+        self.add("count", seen.layer, kept.sum())
+        self.add("total", seen.layer, x.sum(dim=0).double())
+        self.add("product", seen.layer, (x.T @ x).double())
 
     def tables(self) -> Tables:
         """None: moments serve a control, they are not a finding."""
@@ -258,16 +286,18 @@ def _row(layer: int, sinks: str, measure: str, sums: np.ndarray, counts: np.ndar
     return described | {"n_tokens": int(counts.sum()), "n_blocks": int((counts > 0).sum())}
 
 
-def _per_group_and_block(values: Tensor, group: Tensor, block: Tensor) -> np.ndarray:
+def _per_group_and_block(values: Tensor, group: Tensor, block: Tensor) -> Tensor:
     """Sums of the values of each token by (group, block)."""
-    cells = torch.zeros((len(GROUPS) * N_BLOCKS, *values.shape[1:]), dtype=torch.float64)
+    cells = torch.zeros((len(GROUPS) * N_BLOCKS, *values.shape[1:]), dtype=torch.float64, device=values.device)
     cells.index_add_(0, group * N_BLOCKS + block, values.double())
-    return cells.view(len(GROUPS), N_BLOCKS, *values.shape[1:]).numpy()
+    return cells.view(len(GROUPS), N_BLOCKS, *values.shape[1:])
 
 
-def _counts(group: Tensor, block: Tensor) -> np.ndarray:
-    cells = torch.bincount(group * N_BLOCKS + block, minlength=len(GROUPS) * N_BLOCKS)
-    return cells.view(len(GROUPS), N_BLOCKS).numpy()
+def _counts(group: Tensor, block: Tensor, used: Tensor | None = None) -> Tensor:
+    """Tokens by (group, block)."""
+    cells = torch.zeros(len(GROUPS) * N_BLOCKS, dtype=torch.int64, device=group.device)
+    one = torch.ones_like(group) if used is None else used.long()
+    return cells.index_add_(0, group * N_BLOCKS + block, one).view(len(GROUPS), N_BLOCKS)
 
 
 def _stacked(frames: list[DataFrame]) -> DataFrame:

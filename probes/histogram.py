@@ -47,11 +47,13 @@ class LogHistogram(Sums):
         values = seen.sites.get(self.sites[0])
         if values is None:
             return
-        start = int(seen.tokens.ids.sum()) % self.stride
-        fold = folds(seen)[start :: self.stride].numpy()
-        bits, shift = _bits(values[start :: self.stride])
-        count(bits, shift, fold, self.arrays["counts"][seen.layer])
-        self.arrays["tokens"][seen.layer] += np.bincount(fold[fold >= 0], minlength=N_FOLDS)
+        start = seen.tokens.start % self.stride
+        fold, bits = folds(seen)[start :: self.stride], _bits(values[start :: self.stride])
+        if bits.device.type == "cpu":
+            count(bits.numpy(), 8 * (bits.element_size() - 2), fold.numpy(), self._arrays["counts"][seen.layer])
+        else:
+            self.add("counts", seen.layer, counted(bits, fold))
+        self.add("tokens", seen.layer, (fold[:, None] == torch.arange(N_FOLDS, device=fold.device)).sum(dim=0))
 
     def tables(self) -> Tables:
         """None: a histogram is what thresholds are read from."""
@@ -140,7 +142,7 @@ def root_mean_square(counts: np.ndarray, centres: np.ndarray) -> float:
 
 def folds(seen: Observation) -> Tensor:
     """Fold of each token's document, -1 for attention sinks and first positions."""
-    return torch.where(seen.group.cpu() == KEPT, seen.tokens.block % N_FOLDS, -1)
+    return torch.where(seen.group == KEPT, seen.block % N_FOLDS, -1)
 
 
 @njit(nogil=True, cache=True)
@@ -157,8 +159,30 @@ def count(bits: np.ndarray, shift: int, fold: np.ndarray, out: np.ndarray) -> No
             counts[0 if value < 0 else 1, size] += 1
 
 
-def _bits(values: Float[Tensor, "n_tokens width"]) -> tuple[np.ndarray, int]:
-    """The numbers' bits as integers, and how far to shift them to leave sign, exponent and seven bits of mantissa."""
+def counted(bits: Int[Tensor, "n_tokens width"], fold: Int[Tensor, " n_tokens"]) -> Int[Tensor, "n_folds two n_bins"]:
+    """What `count` adds, in torch operations, for values on a GPU.
+
+    Every pattern of sign, exponent and seven bits of mantissa is counted, those outside the bins' range too.
+    """
+    signs = 2**15
+    if bits.element_size() == 4:
+        bits = (bits >> 16).short()
+    # tokens of no fold are counted behind the last and left out; a pattern is a number from -2^15 on
+    corner = torch.where(fold < 0, N_FOLDS, fold) * 2 * signs + signs
+    cells = torch.zeros((N_FOLDS + 1) * 2 * signs, dtype=torch.int32, device=bits.device)
+    one = cells.new_ones(1)
+    rows = max(1, 2**25 // bits.shape[1])
+    for some, at in zip(bits.split(rows), corner.split(rows), strict=True):
+        cells.scatter_add_(0, (some + at[:, None]).view(-1), one.expand(some.numel()))
+    of_fold = cells.view(-1, 2, signs)[:N_FOLDS]
+    found = of_fold[:, :, _FIRST : _FIRST + N_BINS].long()
+    found[:, :, 0] += of_fold[:, :, :_FIRST].sum(dim=2)
+    found[:, :, -1] += of_fold[:, :, _FIRST + N_BINS :].sum(dim=2)
+    return found
+
+
+def _bits(values: Float[Tensor, "n_tokens width"]) -> Int[Tensor, "n_tokens width"]:
+    """The numbers' bits as integers: of bfloat16 two bytes, of others those of float32."""
     if values.dtype == torch.bfloat16:
-        return values.view(torch.int16).cpu().numpy(), 0
-    return values.float().contiguous().view(torch.int32).cpu().numpy(), 16
+        return values.view(torch.int16)
+    return values.float().contiguous().view(torch.int32)

@@ -1,13 +1,13 @@
 """Who is routed where, as sums over tokens: loads, pairs of experts, consecutive tokens, router probabilities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, Shaped
 from pandas import DataFrame
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from probes import load
 from probes.firing import N_FOLDS, Sums, jackknife
 from probes.models import LanguageModel, ModelError
 from probes.sinks import KEPT
-from probes.stream import N_BLOCKS, Observation
+from probes.stream import N_BLOCKS, Observation, TokenBatch
 
 COLUMNS = ["layer", "measure", "value", "low", "high", "chance", "chance_low", "chance_high", "ceiling", "n_tokens"]
 
@@ -32,6 +32,7 @@ class RoutingCounts(Sums):
         self.ks = [block.k for block in model.blocks]
         offered = _offers(model, "router_probabilities")
         self.sites = ("expert_index", "expert_weight", *(("router_probabilities",) if offered else ()))
+        self._folds: tuple[Any, Tensor, list[int]] = (None, torch.empty(0), [])
         layers, width = model.n_layers, max(*self.widths, 1)
         super().__init__(
             chosen=np.zeros((layers, N_BLOCKS, width), dtype=np.int64),
@@ -49,30 +50,29 @@ class RoutingCounts(Sums):
         index = seen.sites.get("expert_index")
         if index is None:
             return
-        kept = (seen.group == KEPT).cpu()
-        block = seen.tokens.block[kept]
-        hot = _one_hot(index.cpu()[kept].long(), self.widths[seen.layer])
-        weighed = _one_hot(index.cpu()[kept].long(), self.widths[seen.layer], seen.sites["expert_weight"].cpu()[kept])
-        self._add("chosen", seen.layer, hot, block)
-        self._add("weight", seen.layer, weighed, block)
-        self._add("tokens", seen.layer, torch.ones(len(block)), block)
-        for fold in range(N_FOLDS):
-            part = hot[block % N_FOLDS == fold]
-            self.arrays["together"][seen.layer, fold, : hot.shape[1], : hot.shape[1]] += _integers(part.T @ part)
-        follows = torch.diff(seen.tokens.position[kept]) == 1
-        self._add("repeats", seen.layer, (hot[1:] * hot[:-1]).sum(dim=1)[follows], block[1:][follows])
-        self._add("consecutive", seen.layer, torch.ones(int(follows.sum())), block[1:][follows])
+        layer, width, kept = seen.layer, self.widths[seen.layer], seen.group == KEPT
+        hot = _one_hot(index.long().masked_fill(~kept[:, None], -1), width)
+        weight = _one_hot(index.long(), width, torch.where(kept[:, None], seen.sites["expert_weight"], 0))
+        follows = (torch.diff(seen.position) == 1) & kept[1:] & kept[:-1]
+        repeats = (hot[1:] * hot[:-1]).sum(dim=1) * follows
+        columns = {"chosen": hot, "weight": weight, "tokens": kept[:, None]}
+        columns |= {"repeats": _after_first(repeats), "consecutive": _after_first(follows)}
         if "router_probabilities" in seen.sites:
-            probability = seen.sites["router_probabilities"].cpu()[kept].double()
-            self._add("probability", seen.layer, probability, block)
-            self._add("entropy", seen.layer, torch.special.entr(probability).sum(dim=1), block)
+            probability = torch.where(kept[:, None], seen.sites["router_probabilities"].double(), 0)
+            entropy = torch.special.entr(probability).sum(dim=1, keepdim=True)
+            columns |= {"probability": probability, "entropy": entropy}
+        self._add_by_block(layer, seen.block, columns)
+        if self._folds[0] is not seen.tokens:  # the same for every layer of a batch
+            self._folds = (seen.tokens, *_by_fold(seen.tokens))
+        parts = hot[seen.tokens.on(hot.device, "by fold", self._folds[1])].split(self._folds[2])
+        self.add("together", layer, torch.stack([part.T @ part for part in parts]).round())
 
-    def _add(self, name: str, layer: int, values: Tensor, block: Int[Tensor, " n"]) -> None:
-        """Add each token's values to its block."""
-        cells = torch.zeros((N_BLOCKS, *values.shape[1:]), dtype=torch.float64)
-        cells.index_add_(0, block, values.double())
-        array = self.arrays[name][layer]
-        array[(slice(None), *map(slice, values.shape[1:]))] += cells.numpy().astype(array.dtype)
+    def _add_by_block(self, layer: int, block: Int[Tensor, " n"], columns: Mapping[str, Tensor]) -> None:
+        """Add each token's values, 0 for those that are left out, to its block: one product for all of them."""
+        member = (block[:, None] == torch.arange(N_BLOCKS, device=block.device)).double()
+        sums = member.T @ torch.cat([values.double() for values in columns.values()], dim=1)
+        for name, part in zip(columns, sums.split([v.shape[1] for v in columns.values()], dim=1), strict=True):
+            self.add(name, layer, part if self._arrays[name].ndim == 3 else part[:, 0])
 
     def tables(self) -> Tables:
         """`routing`, `load`, `coactivation`; see `probes.routing`."""
@@ -157,14 +157,22 @@ def _offers(model: LanguageModel, site: str) -> bool:
 
 def _one_hot(index: Int[Tensor, "n k"], width: int, values: Tensor | None = None) -> Tensor:
     """One row a token: 1, or the weight, at the experts it used; a slot that nobody got (-1) counts for none."""
-    hot = torch.zeros(len(index), width + 1, dtype=torch.float32 if values is None else torch.float64)
+    kind = torch.float32 if values is None else torch.float64
+    hot = torch.zeros(len(index), width + 1, dtype=kind, device=index.device)
     place = torch.where((index >= 0) & (index < width), index, width)
     hot.scatter_(1, place, torch.ones_like(place, dtype=hot.dtype) if values is None else values.to(hot.dtype))
     return hot[:, :width]
 
 
-def _integers(counts: Tensor) -> np.ndarray:
-    return counts.round().long().numpy()
+def _after_first(values: Shaped[Tensor, " n_less_1"]) -> Float[Tensor, "n 1"]:
+    """A column of what holds of each token and the one before it; 0 for the first."""
+    return torch.nn.functional.pad(values.double(), (1, 0))[:, None]
+
+
+def _by_fold(tokens: TokenBatch) -> tuple[Int[Tensor, " n"], list[int]]:
+    """Places of the tokens, those of one fold of documents together, and how many each fold has; on the processor."""
+    fold = tokens.block % N_FOLDS
+    return fold.argsort(stable=True), torch.bincount(fold, minlength=N_FOLDS).tolist()
 
 
 def _stacked(frames: list[DataFrame]) -> DataFrame:

@@ -4,6 +4,7 @@ The upper triangle of V^T V is computed tile by tile.  Each tile serves both its
 """
 
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,8 +24,12 @@ STRIP, TILE = 512, 2048
 WIDE_STRIP = 2048
 """Rows of a tile where columns are read and scaled anew for each, so that there are few such readings."""
 
+DEVICE_STRIP, DEVICE_TILE = 8192, 16384
+"""The same on an accelerator, where a tile has to outweigh some hundred steps of bookkeeping: 512 MiB in float32."""
+
 KEPT = 2**27
-"""Bytes up to which the unit columns are kept; beyond, each tile scales its own."""
+"""Bytes up to which the unit columns are kept (on a GPU a quarter of its free memory); beyond, each tile scales its
+own."""
 
 EVERY = 20.0
 """Seconds of work that a killed scan may lose."""
@@ -66,7 +71,7 @@ def nearest(
     progress: Progress = silent,
     checkpoint: Run | None = None,
     strip: int | None = None,
-    tile: int = TILE,
+    tile: int | None = None,
     compiled: bool = True,
 ) -> Nearest:
     """The k columns of largest |<v_i, v_j>|, j != i, for every i; k <= F - 1.
@@ -82,31 +87,87 @@ def nearest(
     book: Book = Heaps(n, k, dtype) if compiled and device.type == "cpu" else Sorted(n, k, dtype, device)
     held = _Checkpoint(checkpoint, columns, k, dtype) if checkpoint else None
     start = held.resume(book) if held else 0
-    keeps = n * columns.d_model * torch.finfo(dtype).bits // 8 <= KEPT
+    most = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else KEPT
+    keeps = n * columns.d_model * torch.finfo(dtype).bits // 8 <= most
     if keeps:
         columns = columns.keep(dtype)
-    strip = strip or (STRIP if keeps else WIDE_STRIP)
-    room = torch.empty(0 if columns.is_complex else min(strip, n) * min(tile, n), dtype=dtype, device=device)
+    on_cpu = device.type == "cpu"
+    strip = strip or (DEVICE_STRIP if not on_cpu else STRIP if keeps else WIDE_STRIP)
+    tile = tile or (TILE if on_cpu else DEVICE_TILE)
     total = n * (n - 1) / 2
-    for top in range(start, n, strip):
-        bottom = min(top + strip, n)
-        rows = columns.block(top, bottom, dtype).mH.contiguous()
-        for left in range(top, n, tile):
-            right = min(left + tile, n)
-            progress(_pairs(top, n) + (bottom - top) * (left - top), total, "pairs of columns")
-            others = columns.block(left, right, dtype)
-            if columns.is_complex:
-                book.offer(torch.mm(rows, others).abs(), top, left)
-            else:
-                out = room[: len(rows) * others.shape[1]].view(len(rows), others.shape[1])
-                book.offer(torch.mm(rows, others, out=out), top, left)
-        if held:
-            held.keep(book, bottom)
+    places = [(top, left) for top in range(start, n, strip) for left in range(top, n, tile)]
+    products = _Products(columns, dtype, strip, tile)
+    for (top, left), signed in _ahead(products, places) if device.type == "cuda" else products.each(places):
+        progress(_pairs(top, n) + (min(top + strip, n) - top) * (left - top), total, "pairs of columns")
+        book.offer(signed, top, left)
+        if held and left + tile >= n:
+            held.keep(book, min(top + strip, n))
     progress(total, total, "pairs of columns")
     found, whose = book.state()
     values, order = found.sort(dim=1, descending=True)
     whose = whose.gather(1, order)
     return Nearest(values, torch.where(whose < 0, ~whose, whose), whose < 0)
+
+
+class _Products:
+    """Tiles of V^T V, in memory that is used again for every second one."""
+
+    def __init__(self, columns: Columns, dtype: torch.dtype, strip: int, tile: int):
+        self.columns, self.dtype, self.strip, self.tile = columns, dtype, strip, tile
+        n = columns.n_features
+        size = 0 if columns.is_complex else min(strip, n) * min(tile, n)
+        rooms = 2 if columns.device.type == "cuda" else 1
+        self.room = torch.empty(rooms, size, dtype=dtype, device=columns.device)
+        self._rows: tuple[int, Tensor] = (-1, self.room)
+
+    def at(self, top: int, left: int, number: int) -> Tensor:
+        """The cosines (complex columns: their sizes) of columns from `top` and from `left` on."""
+        n = self.columns.n_features
+        if self._rows[0] != top:
+            block = self.columns.block(top, min(top + self.strip, n), self.dtype)
+            self._rows = (top, block.mH.contiguous())
+        rows, others = self._rows[1], self.columns.block(left, min(left + self.tile, n), self.dtype)
+        if self.columns.is_complex:
+            return torch.mm(rows, others).abs()
+        room = self.room[number % len(self.room), : len(rows) * others.shape[1]]
+        return torch.mm(rows, others, out=room.view(len(rows), others.shape[1]))
+
+    def each(self, places: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        """One tile after the other."""
+        for number, place in enumerate(places):
+            yield place, self.at(*place, number)
+
+
+def _ahead(products: _Products, places: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """The same tiles, each multiplied on a stream of its own while the one before it is looked through.
+
+    Looking through a tile asks the GPU a dozen questions and has it wait for the answers' consequences.
+    """
+    device = products.columns.device
+    here, beside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    beside.wait_stream(here)
+    made: list[tuple[Tensor, torch.cuda.Event]] = []
+    seen: list[torch.cuda.Event] = []
+
+    def make(number: int) -> None:
+        with torch.cuda.stream(beside):
+            if number >= 2:  # its memory was last used by the tile before the last
+                beside.wait_event(seen[number - 2])
+            tile = products.at(*places[number], number)
+            tile.record_stream(here)
+            made.append((tile, beside.record_event()))
+
+    try:
+        for number, place in enumerate(places):
+            for coming in range(len(made), min(number + 2, len(places))):
+                make(coming)
+            tile, done = made[number]
+            here.wait_event(done)
+            yield place, tile
+            seen.append(here.record_event())
+            made[number] = (products.room, done)
+    finally:
+        here.wait_stream(beside)  # a scan that is stopped leaves no product under way into memory that is given back
 
 
 class _Checkpoint:

@@ -22,6 +22,7 @@ def find_sinks(
     """
     energy = output.float().square().sum(dim=1)
     later = position.to(energy.device) >= first_positions
-    median = energy[later].median() if bool(later.any()) else energy.new_tensor(torch.inf)
+    # no branch and no selection by a mask: a GPU would have to be waited for; without any later token this is NaN
+    median = energy.masked_fill(~later, torch.nan).nanmedian()
     group = torch.where(later, torch.where(energy > ratio * median, SINK, KEPT), FIRST)
     return energy, group

@@ -10,8 +10,10 @@ bit.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -73,11 +75,26 @@ class TokenBatch:
     """Position in the window, from 0 (the document token)."""
     block: Int[Tensor, " n_tokens"]
     """Resampling block of the token's document, 0 to N_BLOCKS - 1."""
+    moved: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """Copies on other devices: made once a batch, as each one makes the processor wait for the device."""
 
     def flat(self, tensor: Tensor) -> Tensor:
         """One row a token from a site's tensor (batch, position, ...)."""
         rows = tensor.flatten(0, 1)
-        return rows if self.present is None else rows[self.present.to(rows.device)]
+        return rows if self.present is None else rows[self.on(rows.device, "present", self.present)]
+
+    def on(self, device: torch.device, name: str, tensor: Tensor) -> Tensor:
+        """`tensor`, which is this batch's and called `name`, on the device."""
+        if tensor.device == device:
+            return tensor
+        if (name, device) not in self.moved:
+            self.moved[name, device] = tensor.to(device)
+        return self.moved[name, device]
+
+    @cached_property
+    def start(self) -> int:
+        """Where a sample of every n-th token begins (modulo n): by the text, so that no position is always seen."""
+        return int(self.ids.sum())
 
     def __len__(self) -> int:
         return len(self.position)
@@ -95,6 +112,16 @@ class Observation:
     energy: Float[Tensor, " n_tokens"]
     """Squared norm of the FFN output."""
     tokens: TokenBatch
+
+    @property
+    def block(self) -> Int[Tensor, " n_tokens"]:
+        """Resampling block of each token, where the group lies."""
+        return self.tokens.on(self.group.device, "block", self.tokens.block)
+
+    @property
+    def position(self) -> Int[Tensor, " n_tokens"]:
+        """Position of each token in its window, where the group lies."""
+        return self.tokens.on(self.group.device, "position", self.tokens.position)
 
 
 @runtime_checkable
@@ -194,7 +221,7 @@ def _one_after_the_other(
     tell: Progress,
 ) -> Iterator[list[TokenizedDocument]]:
     done = 0
-    for shard in left:
+    for shard in left if model.device.type == "cpu" else _ahead(left):
         for batch in batches(shard, model, config):
             show(model, [batch], accumulators, config, layers)
             done += sum(len(w) - 1 for w in batch.windows)
@@ -206,6 +233,16 @@ def begin(model: LanguageModel, corpus: Corpus, accumulators: Mapping[str, Accum
     """Show the first batch alone: to accumulators that settle something on it, before they are copied for a cluster."""
     for shard in islice(_shards(model, corpus, config, None), 1):
         show(model, islice(batches(shard, model, config), 1), accumulators, config)
+
+
+def _ahead(shards: Iterable[list[TokenizedDocument]]) -> Iterator[list[TokenizedDocument]]:
+    """The same, each cut into tokens while the one before it is read: on a GPU cutting takes as long as reading."""
+    given = iter(shards)
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(next, given, None)
+        while (shard := coming.result()) is not None:
+            coming = beside.submit(next, given, None)
+            yield shard
 
 
 def show(
@@ -262,7 +299,8 @@ def _observe(
 ) -> None:
     def visit(layer: int, tensors: dict[str, Tensor]) -> None:
         flat = {site: batch.flat(tensor) for site, tensor in tensors.items()}
-        energy, group = find_sinks(flat["ffn_output"], batch.position, config.first_positions, config.sink_ratio)
+        position = batch.on(flat["ffn_output"].device, "position", batch.position)
+        energy, group = find_sinks(flat["ffn_output"], position, config.first_positions, config.sink_ratio)
         seen = Observation(layer, flat, group, energy, batch)
         for accumulator in accumulators.values():
             accumulator.update(seen)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pandas import DataFrame
 from torch import Tensor
 
@@ -72,32 +72,33 @@ class Tails(Sums):
         """Add tail lengths and densities of the sampled tokens at every threshold."""
         if "neurons" not in seen.sites or seen.layer not in self.down:
             return
-        start = int(seen.tokens.ids.sum()) % self.stride
+        start = seen.tokens.start % self.stride
         fold, z = folds(seen)[start :: self.stride], seen.sites["neurons"][start :: self.stride]
-        used = (fold >= 0) & (z != 0).any(dim=1).cpu()
-        if not bool(used.any()):
+        if not len(z):
             return
-        found = self._tails(z[used.to(z.device)], seen.layer)
-        place = fold[used].numpy()
-        np.add.at(self.arrays["sums"][seen.layer], place, found)
-        self.arrays["tokens"][seen.layer] += np.bincount(place, minlength=N_FOLDS)
+        used = (fold >= 0) & (z != 0).any(dim=1)
+        place = torch.where(used, fold, N_FOLDS)  # of no use: behind the last fold, and left out
+        sums = torch.zeros(N_FOLDS + 1, len(self.GRID), 2, dtype=torch.float64, device=z.device)
+        self.add("sums", seen.layer, sums.index_add_(0, place, self._tails(z, seen.layer, used))[:N_FOLDS])
+        self.add("tokens", seen.layer, (place[:, None] == torch.arange(N_FOLDS, device=z.device)).sum(dim=0))
 
-    def _tails(self, z: Float[Tensor, "n d_mlp"], layer: int) -> np.ndarray:
-        """(n, thresholds, 2): relative length of the tail, share of neurons at or above the threshold."""
+    def _tails(
+        self, z: Float[Tensor, "n d_mlp"], layer: int, used: Bool[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n n_thresholds 2"]:
+        """Relative length of the tail, and share of neurons at or above the threshold; no step waits for a GPU."""
         down = torch.as_tensor(self.down[layer])
         size = z.float().abs() * self.lengths[layer]
-        last = int(np.searchsorted(self.GRID, float(size.max()), side="right"))
-        first = max(last - self.SPAN, 0)
+        grid = torch.from_numpy(self.GRID).to(size)
+        largest = (size if used is None else size.masked_fill(~used[:, None], 0)).max()
+        last = (grid <= largest).sum()
+        every = torch.arange(len(self.GRID), device=z.device)
+        out = torch.stack([every >= last, every < last - self.SPAN], dim=1).double().repeat(len(z), 1, 1)
+        near = (last - self.SPAN).clamp(min=0) + every[: self.SPAN]
         whole = (z @ down.T).float().norm(dim=1).clamp(min=1e-30)
-        out = np.zeros((len(z), len(self.GRID), 2))
-        out[:, :first] = (0, 1)
-        out[:, last:] = (1, 0)
-        inside = torch.from_numpy(self.GRID[first:last]).to(size)
-        below = size[:, None, :] < inside[:, None]
+        below = size[:, None, :] < grid[near][:, None]
         tail = ((z[:, None, :] * below) @ down.T).float().norm(dim=2) / whole[:, None]
-        out[:, first:last, 0] = tail.cpu().numpy()
-        out[:, first:last, 1] = 1 - below.float().mean(dim=2).cpu().numpy()
-        return out
+        found = torch.stack([tail, 1 - below.float().mean(dim=2)], dim=2).double()
+        return out.index_copy_(1, near, torch.where((near < last)[:, None], found, out[:, near]))
 
     def tables(self) -> Tables:
         """None; `at` reads the curve."""

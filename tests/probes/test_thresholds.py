@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from data.corpus import Corpus
-from probes import LanguageModel, open_model, stream
+from probes import LanguageModel, histogram, open_model, stream
+from probes.firing import N_FOLDS
 from probes.histogram import EDGES, N_BINS, LogHistogram, count, share_below, size_quantile
 from probes.stream import StreamConfig
 from probes.thresholds import ABSOLUTE, SHARES, Tails, Thresholds
@@ -52,6 +53,18 @@ def test_signs_zeros_and_extremes_have_their_bins() -> None:
     assert counts[1, -1] == 2 and counts.sum() == 7
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_counting_as_a_gpu_does_gives_the_same(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(2)
+    z = (torch.randn(60, 40, generator=generator) ** 9).to(dtype)
+    z[0, :6] = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 1e30, -float("inf")])
+    fold = torch.randint(-1, N_FOLDS, (60,), generator=generator)
+    out = np.zeros((N_FOLDS, 2, N_BINS), dtype=np.int64)
+    bits = histogram._bits(z)
+    count(bits.numpy(), 8 * (bits.element_size() - 2), fold.numpy(), out)
+    assert (histogram.counted(bits, fold).numpy() == out).all() and out[:, :, [0, -1]].all(axis=2).any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_threshold_agrees_with_sorting(dtype: str, corpus: Corpus, tokenizer: object) -> None:
     model = open_model(tiny_hf(), tokenizer=tokenizer, dtype=dtype)
@@ -84,7 +97,7 @@ def test_tails_agree_with_leaving_neurons_out_one_threshold_at_a_time(tiny: Lang
     tails = Tails(tiny)
     z = torch.randn(7, tiny.d_mlp, generator=torch.Generator().manual_seed(2)) ** 3
     down = torch.as_tensor(tails.down[1])
-    found = tails._tails(z, 1)
+    found = tails._tails(z, 1).numpy()
     for j in (58, 60, 62, 64):
         for row in range(len(z)):
             parts = z[row, :, None] * down.T
@@ -101,7 +114,7 @@ def test_one_active_neuron_makes_the_whole_output() -> None:
     tails = Tails(model)
     z = torch.zeros(4, model.d_mlp)
     z[:, 3] = 2.0
-    found = tails._tails(z, 0)
+    found = tails._tails(z, 0).numpy()
     assert tails.at(found.sum(axis=0), 4, 0.2) == pytest.approx(1 / model.d_mlp, rel=0.25)
 
 
