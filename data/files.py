@@ -1,10 +1,13 @@
 """Files that are either old or new, never half; that know when they were damaged; written by one process at a time."""
 
 import contextlib
+import errno
 import hashlib
+import math
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,15 +63,37 @@ def reading(path: Path, read: Callable[[Path], T]) -> T:
 
 
 def mapped(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
-    """A new .npy file of this shape, mapped for writing; OSError if the disk has no room for it.
-
-    Its room is taken at once: on a disk that fills up later, writing to mapped memory ends the process without a word.
-    """
+    """A new .npy file of this shape, mapped for writing; OSError if the disk has no room for it."""
     found = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    with path.open("r+b") as file:
+        _take_room(file.fileno(), path.stat().st_size)
     return found
+
+
+def scratch(shape: tuple[int, ...], kind: type) -> np.memmap:
+    """Zeros in a temporary file that goes with the array; RunError if the disk has no room for them."""
+    n_bytes = math.prod(shape) * np.dtype(kind).itemsize
+    try:
+        # unlinked at once: the space is free again when the array is
+        with tempfile.TemporaryFile(prefix="sparsescope-") as file:
+            _take_room(file.fileno(), n_bytes)
+            return np.memmap(file, dtype=kind, mode="w+", shape=shape)
+    except OSError as error:
+        raise RunError(
+            f"no room for {n_bytes / 1e6:,.1f} MB in {tempfile.gettempdir()} ({error.strerror or error}); "
+            "free some, or set TMPDIR to a folder on a larger disk"
+        ) from error
+
+
+def _take_room(file: int, n_bytes: int) -> None:
+    """Take a file's room at once: on a disk that fills up later, writing to mapped memory ends the process unheard."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    try:
+        os.posix_fallocate(file, 0, n_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):  # a file system that cannot
+            raise
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@
 In the conditions that draw inputs each row keeps its row's document, so that all have equal n and equal parts.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from data.files import scratch
 from probes.activations import held_out
 from probes.controls import gaussian_like
 
@@ -111,7 +111,7 @@ def answers(teacher: Teacher, x: Float[np.ndarray, "n d_in"]) -> Float[np.ndarra
     for begin in range(0, len(x), CHUNK):
         part = teacher(torch.from_numpy(np.array(x[begin : begin + CHUNK]))).numpy()
         if y is None:
-            y = _scratch((len(x), part.shape[1]))
+            y = scratch((len(x), part.shape[1]), np.float32)
         y[begin : begin + CHUNK] = part
     if y is None:
         raise ValueError("there is no row to give the teacher; read more text")
@@ -138,7 +138,7 @@ def participation(covariance: Float[Tensor, "d d"]) -> float:
 
 def _drawn(real: Pairs, seed: int) -> np.ndarray:
     mean, covariance = moments(real.x, real.train)
-    generator, x = torch.Generator().manual_seed(seed), _scratch(real.x.shape)
+    generator, x = torch.Generator().manual_seed(seed), scratch(real.x.shape, np.float32)
     for begin in range(0, len(x), 8 * CHUNK):
         n = min(8 * CHUNK, len(x) - begin)
         x[begin : begin + n] = gaussian_like(mean, covariance, n, generator).numpy()
@@ -147,7 +147,7 @@ def _drawn(real: Pairs, seed: int) -> np.ndarray:
 
 def _shuffled(real: Pairs, axes: bool, seed: int) -> np.ndarray:
     """Training rows change places among themselves, held-out rows among themselves; sinks are drawn from neither."""
-    rng, x = np.random.default_rng(seed), _scratch(real.x.shape)
+    rng, x = np.random.default_rng(seed), scratch(real.x.shape, np.float32)
     basis = torch.linalg.eigh(moments(real.x, real.train)[1])[1].float().numpy() if axes else None
     for part in (~real.measured, real.measured):
         source, goal = np.flatnonzero(part & ~real.sink), np.flatnonzero(part)
@@ -159,9 +159,3 @@ def _shuffled(real: Pairs, axes: bool, seed: int) -> np.ndarray:
             mixed[:, j] = rows[np.concatenate([order, extra]), j]
         x[goal] = mixed if basis is None else mixed @ basis.T
     return x
-
-
-def _scratch(shape: tuple[int, ...]) -> np.memmap:
-    # unlinked at once: the space is free again when the array is
-    with tempfile.TemporaryFile(prefix="sparsescope-") as file:
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

@@ -1,16 +1,19 @@
 """A disk that is full, a folder that cannot be written, and a second process: a sentence, and nothing is lost."""
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from app.cli import cli
 from data.files import only_writer
-from tests.faults.work import Refused, do, results, unequal
+from probes.secret.pairs import Pairs, under
+from tests.faults.work import Refused, do, forks, results, unequal
 
 Whole = Callable[[str], tuple[Path, int]]
 PAGES = Path(__file__).parents[2] / "app" / "pages"
@@ -44,6 +47,32 @@ def test_a_full_disk_is_told_and_with_more_room_it_goes_on(kind: str, inputs: Pa
     assert do(kind, inputs, disk) is not None
     assert not unequal(results(kind, disk), results(kind, whole(kind)[0]))
     assert not list((disk / "run").glob(".*.tmp"))
+
+
+def make_rows(condition: str, n: int, place: Path, told: Path) -> None:
+    """Inputs or outputs of a layer in a temporary file at `place`; `told` gets their spread, or why there are none."""
+    tempfile.tempdir = str(place)
+    real = Pairs.of(torch.randn(n, 64), torch.randn(n, 64))
+    try:
+        made = under(condition, real, lambda rows: rows)  # type: ignore[arg-type]
+        told.write_text(str(float(made.y.std())))
+    except ValueError as error:
+        told.write_text(str(error))
+
+
+@pytest.mark.parametrize("condition", ["random_teacher", "gaussian", "shuffled"])
+def test_a_full_disk_for_temporary_files_is_told(condition: str, disk: Path, tmp_path: Path) -> None:
+    """Writing to memory mapped from a file that the disk cannot hold would end the process without a word."""
+    told = {}
+    for n in (100, 1_000):  # up to 51 and 512 kB on a disk of 200
+        process = forks().Process(target=make_rows, args=(condition, n, disk, tmp_path / "told"))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        told[n] = (tmp_path / "told").read_text()
+    assert float(told[100]) == pytest.approx(1, abs=0.1)
+    assert told[1_000].startswith(f"no room for 0.3 MB in {disk} (No space left on device); free some, or set TMPDIR")
+    assert not list(disk.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["sweep", "train"])

@@ -108,13 +108,18 @@ def child(kind: str, inputs: Path, place: Path, told: Path, at: int | None, late
     told.write_text(str(killer.seen))
 
 
+def forks() -> Any:
+    """Processes of their own, forked from a server that has imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.preload"])
+    return context
+
+
 def do(kind: str, inputs: Path, place: Path, at: int | None = None, late: float = 0.0) -> int | None:
     """Events of the work, done in a process of its own; None if that was killed; Refused with what it said."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["tests.faults.preload"])
     told = inputs / f"{kind}.told"
     told.unlink(missing_ok=True)
-    process = forks.Process(target=child, args=(kind, inputs, place, told, at, late))
+    process = forks().Process(target=child, args=(kind, inputs, place, told, at, late))
     process.start()
     process.join()
     if process.exitcode == -signal.SIGKILL:
