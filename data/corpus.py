@@ -292,7 +292,8 @@ def _mask(corpus: Corpus, since: int | None, until: int | None, where: Mapping[s
     for column, value in where.items():
         several = isinstance(value, Iterable) and not isinstance(value, str)
         wanted = [_plain(v) for v in (value if several else [value])]
-        keep &= [have in wanted for have in frame[column]]  # pandas fails on what Arrow has no type for
+        # pandas would fail on what Arrow has no type for
+        keep &= Series([have in wanted for have in frame[column]], index=frame.index)
     return keep
 
 

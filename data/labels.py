@@ -65,7 +65,9 @@ def read_labels(path: Path | str, column: str = "label") -> Tagger | Mapping[str
     Raises ValueError saying what the file has where it has neither, or no column of that name.
     """
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, sep="\t" if str(path).endswith(".tsv") else ",")
+        # opened here: pandas would unpack archives of any size and fetch addresses
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            frame = pd.read_csv(file, dtype=str, keep_default_na=False, sep="\t" if str(path).endswith(".tsv") else ",")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as labels ({str(error).splitlines()[0]})") from error
     key = next((name for name in ("word", "document") if name in frame), None)

@@ -8,6 +8,7 @@
 Columns are features, whatever the file or the model has; where it stores features as rows, the matrix is turned.
 """
 
+import os
 import re
 import warnings
 import zipfile
@@ -171,10 +172,11 @@ def of_file(path: str | Path, key: str | None = None, *, transpose: bool = False
     """A matrix from a .npy (memory-mapped), .npz, .safetensors or .csv file; no pickle is ever read.
 
     `key` names the array where a file holds several; `transpose=True` if the file keeps features as rows.  A .csv may
-    have a first line of column names, which become the features' labels.  Raises ValueError with what is wrong.
+    have a first line of column names, which become the features' labels.  Raises ValueError with what is wrong; only
+    a .csv is read whole here, NaN in the others is told by what measures them.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # also false for a name too long for any file
         raise ValueError(f"there is no file {path}")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path.name} is not one of {', '.join(SUFFIXES)}")
@@ -273,4 +275,7 @@ def _read_csv(path: Path) -> tuple[np.ndarray, list[str] | None]:
         matrix = np.loadtxt(path, delimiter=",", skiprows=1 if labels else 0, ndmin=2, encoding="utf-8-sig")
     if not matrix.size:
         raise ValueError("it holds no numbers")
+    if not (finite := np.isfinite(matrix)).all():
+        row, column = np.argwhere(~finite)[0]
+        raise ValueError(f"row {row + 1}, column {column + 1} of its numbers is {matrix[row, column]}, not finite")
     return matrix, labels

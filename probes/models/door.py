@@ -20,12 +20,10 @@ from data.progress import Progress, silent
 from probes.models.dense import DenseModel
 from probes.models.language_model import LanguageModel
 from probes.models.moe import RoutedModel, check_family, is_routed
-from probes.models.weights import SMOLLM2_TITLE, ModelError, gguf_folder, smollm2_folder
+from probes.models.weights import SMOLLM2_TITLE, ModelError, check_size, gguf_folder, smollm2_folder
 
 DEFAULT_MODEL = "smollm2-135m"
 BUNDLED_MIXTURE = "tinymoe"
-MOST_LAYERS = 10_000
-"""Modules are made for every layer that a config.json names before a single weight is looked for."""
 BUNDLED_FOLDER = Path(__file__).parents[2] / "data" / "bundled" / BUNDLED_MIXTURE
 """Where the small mixture of experts lies that ships with the package."""
 
@@ -110,7 +108,11 @@ def _wrap(hf: Any, tokenizer: Any, **names: str) -> LanguageModel:
 
 def _locate(source: str, progress: Progress) -> tuple[str, str, str]:
     """(name, title, place): place is a local folder or a name on the hub."""
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long for any file; `~nobody`; a NUL
+        raise ModelError(f"'{source}' names no model ({getattr(error, 'strerror', '') or error})") from error
     if source == BUNDLED_MIXTURE:
         if not (BUNDLED_FOLDER / "config.json").exists():
             raise ModelError(f"the model '{BUNDLED_MIXTURE}' is missing from this installation (no {BUNDLED_FOLDER})")
@@ -172,11 +174,12 @@ def _class_for(place: str, options: dict[str, Any]) -> Any:
 
     asked = {key: options[key] for key in ("trust_remote_code", "local_files_only") if key in options}
     config = AutoConfig.from_pretrained(place, **asked)
-    if (layers := getattr(config, "num_hidden_layers", 0) or 0) > MOST_LAYERS:
-        raise ValueError(f"its config.json names {layers} layers, more than any model has")
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    n_bytes = sum(part.stat().st_size for part in Path(place).glob("*.safetensors"))
+    check_size(kind, config, n_bytes, options["trust_remote_code"])
     if (getattr(config, "quantization_config", None) or {}).get("quant_method") == "mxfp4":
         options["quantization_config"] = Mxfp4Config(dequantize=True)
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return kind
 
 
 def _on_the_hub(name: str) -> bool:

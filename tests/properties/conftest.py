@@ -39,9 +39,9 @@ def bounded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     assert grown < GROWTH, f"the test took {grown / 1024:.0f} MiB"
 
 
-def pytest_sessionfinish() -> None:
-    """The full profile keeps its counts, entry point by entry point; other slices' counts stay."""
-    if PROFILE != "full" or not COUNTS:
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """A full profile that holds keeps its counts, entry point by entry point; other slices' counts stay."""
+    if PROFILE != "full" or not COUNTS or exitstatus:
         return
     held = json.loads(RECORD.read_text())["cases"] if RECORD.exists() else {}
     cases = dict(sorted((held | dict(COUNTS)).items()))

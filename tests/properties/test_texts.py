@@ -37,7 +37,7 @@ def test_any_text_becomes_tokens_or_a_sentence(
         assert set(frame["document"]) <= set(made.documents["document"])
     judge("data.Corpus.windows", lambda: list(made.windows(tokenizer, begin_token_id=0, window=window)))
     judge("data.Corpus.hash", lambda: made.hash)
-    judge("data.open_corpus", lambda: made.select(made.documents["domain"] == word))
+    judge("data.open_corpus", lambda: made.select(pd.Series([d == word for d in made.documents["domain"]])))
     judge("data.labels.of_tokens", lambda: of_tokens(made.tokenize(tokenizer, tagger=tagger)))
     judge("data.labels.of_documents", lambda: of_documents(made.documents, {word: "it"}))
 
@@ -103,11 +103,19 @@ raw = st.one_of(
 )
 
 
-@given(content=raw, suffix=st.sampled_from(SUFFIXES), limit=numbers, year=numbers, encoding=st.sampled_from(
-    ["utf-8", "UTF8", "cp1252", "utf-16", "no-such", "rot13", "idna", "base64", "", "a\0b", "utf-7"]
-))  # fmt: skip
+encodings = ["utf-8", "UTF8", "cp1252", "utf-16", "no-such", "rot13", "idna", "base64", "", "a\0b", "utf-7"]
+
+
+@given(
+    content=raw,
+    suffix=st.sampled_from(SUFFIXES),
+    limit=numbers,
+    year=numbers,
+    wanted=texts | numbers | st.lists(texts | numbers),
+    encoding=st.sampled_from(encodings),
+)
 def test_any_bytes_in_a_file_are_documents_or_a_sentence(
-    content: bytes, suffix: str, limit: Any, year: Any, encoding: str, tmp_path_factory: Any
+    content: bytes, suffix: str, limit: Any, year: Any, wanted: Any, encoding: str, tmp_path_factory: Any
 ) -> None:
     path = tmp_path_factory.mktemp("files") / f"some{suffix}"
     path.write_bytes(content)
@@ -116,6 +124,7 @@ def test_any_bytes_in_a_file_are_documents_or_a_sentence(
     assert found is None or sum(found.documents["characters"]) <= 2 * len(content) + 2
     judge(f"data.open_corpus {suffix}", lambda: open_corpus(path, limit=limit, since=year, encoding=encoding))
     judge(f"data.open_corpus {suffix}", lambda: open_corpus([path, path], where={"year": [year]}, until=year))
+    judge(f"data.open_corpus {suffix}", lambda: open_corpus(path, where={"domain": wanted}))
     judge("data.labels.read_labels", lambda: read_labels(path))
     judge("data.GoldTagger", lambda: GoldTagger(path).tag(["a"]))
     assert sorted(path.parent.iterdir()) == before
@@ -126,7 +135,10 @@ def test_any_name_is_opened_or_refused(name: str, below: bool) -> None:
     # A list, so that '+' in a name divides nothing; the folder '/' would be read for a long time.
     if name.startswith(("/", ".", "hf:")) or not name.strip():
         return
-    judge("data.open_corpus name", lambda: open_corpus([f"no-such-folder/{name}" if below else name]))
+    place = f"no-such-folder/{name}" if below else name
+    judge("data.open_corpus name", lambda: open_corpus([place]))
+    judge("data.labels.read_labels name", lambda: read_labels(place))
+    judge("data.GoldTagger name", lambda: GoldTagger(place).tag(["a"]))
 
 
 def test_file_names_that_are_no_text(tmp_path: Path, tokenizer: Any) -> None:
