@@ -133,3 +133,13 @@ def test_a_table_of_cells_holds_their_means() -> None:
     torch.testing.assert_close(
         fit_experts(pairs, far, Shape(n_experts=13, rank=0, prior=False)).bias[12], y[pairs.train].mean(dim=0)
     )
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_the_temperature_is_the_mean_fall_of_the_score_over_the_chosen_cells(k: int) -> None:
+    """x . c - |c|^2 / 2 falls by half the rise of the squared distance; half of that fall is the temperature."""
+    pairs, _ = planted(400)
+    centroids = torch.from_numpy(pairs.x[:8]).clone()
+    found = fit_experts(pairs, centroids, Shape(n_experts=8, rank=1, k=k)).temperature
+    far = torch.cdist(torch.from_numpy(pairs.x[pairs.train]).double(), centroids.double()).square().sort(dim=1).values
+    assert found == pytest.approx(float((far[:, k - 1] - far[:, 0]).mean()) / 4 if k > 1 else 1.0, rel=1e-3)
