@@ -163,7 +163,7 @@ def nearest(frame: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             y=share / len(order),
             mode="lines",
             name=look.label,
-            line={"color": look.colour, "dash": look.dash},
+            line=look.line,
             customdata=part[["label", "neighbour", "cosine"]].to_numpy()[keep],
             hovertemplate="%{customdata[0]} – %{customdata[1]}<br>cosine %{customdata[2]:.3f}" + _SERIES,
         )
@@ -197,7 +197,7 @@ def babel(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
             y=part["babel"],
             mode="lines+markers",
             name=look.label,
-            line={"color": look.colour, "dash": look.dash},
+            line=look.line,
             marker={"symbol": look.symbol, "size": 4},
         )
     figure.add_hline(
@@ -235,7 +235,7 @@ def separable(frame: DataFrame, *, dark: bool = False, width: Width = "screen") 
                 name=look.label,
                 legendgroup=look.label,
                 showlegend=column == 1,
-                line={"color": look.colour, "dash": look.dash},
+                line=look.line,
                 marker={"symbol": look.symbol},
                 error_y={
                     "type": "data",

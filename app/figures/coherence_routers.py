@@ -23,7 +23,7 @@ def routers(tables: Frames, *, dark: bool = False, width: Width = "screen") -> g
             "mode": "lines+markers",
             "name": look.label,
             "legendgroup": name,
-            "line": {"color": look.colour, "dash": look.dash},
+            "line": look.line,
             "marker": {"symbol": look.symbol},
         }
         figure.add_scatter(

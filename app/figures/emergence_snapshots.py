@@ -73,8 +73,8 @@ def over_training(
             customdata=part["step"],
             hovertemplate="step %{customdata}: %{y:.3g}<extra></extra>",
             legendgroup=name,
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=name,
         )
@@ -131,8 +131,8 @@ def losses(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             x=by_step.index + 1,
             y=by_step["mean"],
             legendgroup=name,
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=name,
         )

@@ -49,8 +49,8 @@ def curve(tables: Frames, *, dark: bool = False, width: Width = "screen") -> go.
             customdata=np.column_stack([low, high]),
             hovertemplate="%{x:.0f}% kept: perplexity × %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
             legendgroup=name,
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=look.label,
         )
@@ -100,7 +100,7 @@ def errors(frame: DataFrame, share: float = 0.1, *, dark: bool = False, width: W
             error_y=bars(part, "error", 100),
             hovertemplate="layer %{x}: %{y:.1f}%",
             line={"color": look.colour, "dash": "dot" if control else look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            marker=look.marker,
             mode="lines+markers",
             name=label,
         )

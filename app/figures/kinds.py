@@ -126,8 +126,8 @@ def contexts(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -
             error_y=bars(part, "frequency", 100),
             customdata=part["n_tokens"],
             hovertemplate="%{x}: %{y:.1f}%<br>%{customdata:,} tokens",
-            marker={"color": look.colour, "symbol": look.symbol},
-            line={"color": look.colour, "dash": look.dash},
+            marker=look.marker,
+            line=look.line,
             mode="markers" if key == "word_class" else "lines+markers",
             name=look.label,
         )

@@ -49,7 +49,7 @@ def spectrum(neurons: DataFrame, *, dark: bool = False, width: Width = "screen")
             x=part["frequency"] * 100,
             y=part["share"] * 100,
             hovertemplate="fires on %{x:.0f}% of tokens: %{y:.2f}% of neurons",
-            line={"color": look.colour, "dash": look.dash, "shape": "hvh"},
+            line=look.line | {"shape": "hvh"},
             mode="lines",
             name=look.label,
         )

@@ -66,8 +66,8 @@ def by_layer(
             error_y=error,
             customdata=part[["n_tokens"]],
             hovertemplate="layer %{x}: %{y:.3g}<br>%{customdata[0]:,} tokens",
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=look.label,
         )

@@ -68,7 +68,7 @@ def losses(sae: DataFrame, *, dark: bool = False, width: Width = "screen") -> go
             x=list(names.values()),
             y=[row[column] for column in names],
             mode="markers",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 10},
+            marker=look.marker | {"size": 10},
             name=LABELS.get(row["condition"], row["condition"]),
             hovertemplate="%{x}: %{y:.3f} nats<extra></extra>",
         )
@@ -101,7 +101,7 @@ def latent_spectrum(latents: DataFrame, *, dark: bool = False, width: Width = "s
         figure.add_scatter(
             x=rows["log10_frequency"],
             y=rows["share"] * 100,
-            line={"color": look.colour, "dash": look.dash, "shape": "hvh"},
+            line=look.line | {"shape": "hvh"},
             mode="lines",
             name=LABELS.get(name, name),
         )

@@ -90,7 +90,7 @@ def ratios(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             y=rows["ratio"],
             error_y={"array": rows["high"] - rows["ratio"], "arrayminus": rows["ratio"] - rows["low"]},
             mode="markers",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+            marker=look.marker | {"size": 9},
             name=f"{LABELS.get(str(method), method)}, {CONDITIONS.get(str(condition), condition)}",
             customdata=rows[["fvu", "fvu_dense", "stored", "seed"]],
             hovertemplate="ratio %{y:.2f}<br>FVU %{customdata[0]:.3f}, dense %{customdata[1]:.3f}"
@@ -128,7 +128,7 @@ def losses(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             y=rows["change"],
             error_y={"array": rows["high"] - rows["change"], "arrayminus": rows["change"] - rows["low"]},
             mode="markers",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+            marker=look.marker | {"size": 9},
             name=name,
         )
     figure.update_yaxes(title="Change of loss (nats a token)")
@@ -162,7 +162,7 @@ def cells(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
             y=rows["fvu"],
             error_y={"array": rows["high"] - rows["fvu"], "arrayminus": rows["fvu"] - rows["low"]},
             mode="lines+markers",
-            line={"color": look.colour, "dash": look.dash},
+            line=look.line,
             marker={"symbol": look.symbol},
             name=f"layer {layer}, {what}, {CONDITIONS.get(str(condition), condition)}",
         )

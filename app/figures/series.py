@@ -110,7 +110,7 @@ def _points(rows: DataFrame, *, dark: bool) -> go.Figure:
         y=rows["value"],
         customdata=rows["seed"],
         hovertemplate="seed %{customdata}: %{y:.3g}<extra></extra>",
-        marker={"color": look.colour, "symbol": look.symbol},
+        marker=look.marker,
         mode="markers",
         name="each seed",
     )

@@ -49,7 +49,7 @@ def over_training(tables: Frames, *, dark: bool = False, width: Width = "screen"
             customdata=rows["step"],
             hovertemplate="step %{customdata}: %{y:.3g}",
             line={"color": look.colour, "dash": "dot" if control else "solid"},
-            marker={"color": look.colour, "symbol": look.symbol},
+            marker=look.marker,
             mode="lines" if control else "lines+markers",
             name=name,
             row=row,

@@ -71,8 +71,8 @@ def by_layer(
             hovertemplate="layer %{x}: %{y:.1f}% [%{customdata[0]:.1f}, %{customdata[1]:.1f}]"
             "<br>%{customdata[2]:,} tokens",
             legendgroup=name,
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=look.label,
         )
@@ -118,7 +118,7 @@ def sinks_by_layer(sinks: DataFrame, *, dark: bool = False, width: Width = "scre
                 x=control["layer"],
                 y=(control["energy_share"] + control["energy_share_first"]) * 100,
                 hovertemplate="layer %{x}: %{y:.1f}%",
-                line={"color": look.colour, "dash": look.dash},
+                line=look.line,
                 mode="lines",
                 name=f"both, {look.label}",
             )

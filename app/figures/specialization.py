@@ -77,8 +77,8 @@ def by_layer(
             customdata=part[["z_type", "n_tokens"]],
             hovertemplate="layer %{x}: %{y:.4f} nats<br>z = %{customdata[0]:.1f} against the type null of its own "
             "router<br>%{customdata[1]:,} tokens",
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=look.label,
         )
@@ -87,8 +87,8 @@ def by_layer(
         x=main["layer"],
         y=main["beyond"],
         hovertemplate="layer %{x}: %{y:.4f} nats",
-        line={"color": look.colour, "dash": look.dash},
-        marker={"color": look.colour, "symbol": look.symbol},
+        line=look.line,
+        marker=look.marker,
         mode="lines+markers",
         name="within tokens: I(expert; label | token) less its null",
     )

@@ -54,6 +54,16 @@ class Look(NamedTuple):
     symbol: str
     label: str
 
+    @property
+    def line(self) -> dict[str, str]:
+        """For `line=` of a trace; `look.line | {"dash": "solid"}` changes a part."""
+        return {"color": self.colour, "dash": self.dash}
+
+    @property
+    def marker(self) -> dict[str, str]:
+        """For `marker=` of a trace."""
+        return {"color": self.colour, "symbol": self.symbol}
+
 
 _CONDITIONS = {
     "real": (0, "trained, real text"),

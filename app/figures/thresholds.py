@@ -58,8 +58,8 @@ def by_layer(
             y=part["value"] * times,
             error_y=bars(part, "value", times),
             hovertemplate="layer %{x}: %{y:.3g}",
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             mode="lines+markers",
             name=look.label,
         )

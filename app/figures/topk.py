@@ -55,8 +55,8 @@ def against_share(topk: DataFrame, *, dark: bool = False, width: Width = "screen
             error_y=bars(part, "change"),
             hovertemplate="%{x:.3g}% used: %{y:+.3f} [%{customdata[0]:+.3f}, %{customdata[1]:+.3f}] nats, "
             "%{customdata[2]:,.0f} parameters",
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+            line=look.line,
+            marker=look.marker | {"size": 9},
             mode="lines+markers",
             name=look.label,
         )

@@ -7,6 +7,7 @@ Tables (each may have a column `panel` whose values become small multiples, e.g.
 """
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,6 +17,8 @@ from app.figures import theme
 from app.figures.catalogue import of_table
 from app.figures.theme import Width
 from app.figures.toys_layout import best_of, finish, multiples, panels, part
+
+Stops = Sequence[tuple[float, str]]
 
 _DIVERGING_DARK = ((0.0, "#56b4e9"), (0.5, "#1f242b"), (1.0, "#f58b45"))
 _SUPERPOSITION = {
@@ -76,15 +79,8 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
         figure.update_yaxes(showticklabels=False, autorange="reversed", ticks="", showline=False, **beside)
         figure.update_xaxes(showline=False, ticks="", **beside)
     _hide_spare(figure, 2 * len(names), 2 * across, lines)
-    figure.update_layout(
-        coloraxis={
-            "colorscale": [list(stop) for stop in (_DIVERGING_DARK if dark else theme.DIVERGING)],
-            "cmin": -reach,
-            "cmax": reach,
-            "cmid": 0,
-            "colorbar": {"title": {"text": "weight", "side": "right"}, "thickness": 10, "outlinewidth": 0},
-        }
-    )
+    stops = _DIVERGING_DARK if dark else theme.DIVERGING
+    figure.update_layout(coloraxis=_scale(stops, -reach, reach, "weight", "right") | {"cmid": 0})
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=False)
     told = (
@@ -96,7 +92,7 @@ def matrices(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
         dark=dark,
         width=width,
         alt=matrices_caption(table),
-        height=_high(width, 340, 1.4 + 1.2 * lines),
+        height=(340, 1.4 + 1.2 * lines),
         panels=True,
     )
 
@@ -143,22 +139,9 @@ def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
     _hide_spare(figure, len(names), across, lines)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(title="feature, most important first", col=1)
-    figure.update_layout(
-        bargap=0.15,
-        coloraxis={
-            "colorscale": [list(stop) for stop in _SUPERPOSITION[dark]],
-            "cmin": 0,
-            "cmax": 1,
-            "colorbar": {
-                "title": {"text": "superposition<br>Σ(Ŵᵢ·Wⱼ)²<br> ", "side": "top"},
-                "thickness": 10,
-                "outlinewidth": 0,
-                "tickvals": [0, 0.5, 1],
-                "ticktext": ["0 alone", "0.5", "≥ 1 shared"],
-                "len": 0.7,
-            },
-        },
-    )
+    scale = _scale(_SUPERPOSITION[dark], 0, 1, "superposition<br>Σ(Ŵᵢ·Wⱼ)²<br> ", "top")
+    scale["colorbar"] |= {"tickvals": [0, 0.5, 1], "ticktext": ["0 alone", "0.5", "≥ 1 shared"], "len": 0.7}
+    figure.update_layout(bargap=0.15, coloraxis=scale)
     told = f"Features' norms in the lowest-loss toy model{_best(table)}; colour: interference from all other features"
     return finish(
         figure,
@@ -166,7 +149,7 @@ def stacks(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
         dark=dark,
         width=width,
         alt=stacks_caption(table),
-        height=_high(width, 400, 1.4 + 1.4 * lines),
+        height=(400, 1.4 + 1.4 * lines),
         panels=True,
     )
 
@@ -185,6 +168,12 @@ def stacks_caption(table: DataFrame) -> str:
     )
 
 
+def _scale(stops: Stops, low: float, high: float, words: str, side: str) -> dict[str, Any]:
+    """The colour axis of all panels, and its bar with `words` at one side."""
+    bar = {"title": {"text": words, "side": side}, "thickness": 10, "outlinewidth": 0}
+    return {"colorscale": [list(stop) for stop in stops], "cmin": low, "cmax": high, "colorbar": bar}
+
+
 def _best(table: DataFrame) -> str:
     return best_of(table, " of {}")
 
@@ -200,10 +189,6 @@ def _hide_spare(figure: go.Figure, used: int, across: int, lines: int) -> None:
         line, i = divmod(place, across)
         figure.update_xaxes(visible=False, row=line + 1, col=i + 1)
         figure.update_yaxes(visible=False, row=line + 1, col=i + 1)
-
-
-def _high(width: Width, screen: float, inches: float) -> float:
-    return screen if width == "screen" else inches
 
 
 FIGURES = (

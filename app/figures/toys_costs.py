@@ -63,7 +63,7 @@ def adversarial(table: DataFrame, *, dark: bool = False, width: Width = "screen"
         width=width,
         alt=adversarial_caption(table),
         legend=True,
-        height=430 if width == "screen" else 3.3,
+        height=(430, 3.3),
     )
 
 
@@ -106,8 +106,8 @@ def descent(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             y=mean,
             mode="lines+markers",
             name=words if row == 1 else f"dimensionality {words}",
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol},
+            line=look.line,
+            marker=look.marker,
             hovertemplate=f"{words}, %{{x}} points: %{{y:.3f}}<extra></extra>",
             row=row,
             col=1,
@@ -125,7 +125,7 @@ def descent(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
         width=width,
         alt=descent_caption(table),
         legend=True,
-        height=520 if width == "screen" else 4.0,
+        height=(520, 4.0),
     )
 
 
@@ -173,7 +173,7 @@ def points(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
         dark=dark,
         width=width,
         alt=points_caption(table),
-        height=300 if width == "screen" else 2.2,
+        height=(300, 2.2),
         panels=True,
     )
 

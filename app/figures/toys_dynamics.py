@@ -80,7 +80,7 @@ def dynamics(table: DataFrame, losses: DataFrame, *, dark: bool = False, width: 
         width=width,
         alt=caption(table, losses),
         legend=few,
-        height=520 if width == "screen" else 3.6,
+        height=(520, 3.6),
     )
 
 

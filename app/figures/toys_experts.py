@@ -48,8 +48,8 @@ def experts(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             y=mean,
             mode="lines+markers",
             name=look.label,
-            line={"color": look.colour, "dash": look.dash},
-            marker={"color": look.colour, "symbol": look.symbol, "size": 8},
+            line=look.line,
+            marker=look.marker | {"size": 8},
             hovertemplate=f"{look.label}, %{{x}} experts: %{{y:.2f}}<extra></extra>",
         )
     counts = sorted(table["n_experts"].unique())
@@ -65,7 +65,7 @@ def experts(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
         width=width,
         alt=experts_caption(table),
         legend=True,
-        height=430 if width == "screen" else 3.3,
+        height=(430, 3.3),
     )
 
 
@@ -98,7 +98,7 @@ def process(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             mode="lines" if bound else "lines+markers",
             name=words,
             line={"color": look.colour, "dash": _BOUNDS.get(name, look.dash), "width": 1.5 if bound else 2},
-            marker={"color": look.colour, "symbol": look.symbol, "size": 8},
+            marker=look.marker | {"size": 8},
             error_y=None
             if bound
             else {
@@ -125,7 +125,7 @@ def process(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
         alt=process_caption(table),
         legend=True,
         below=True,
-        height=520 if width == "screen" else 4.4,
+        height=(520, 4.4),
     )
 
 

@@ -53,7 +53,7 @@ def staircase(table: DataFrame, *, dark: bool = False, width: Width = "screen") 
         width=width,
         alt=staircase_caption(table),
         legend=True,
-        height=430 if width == "screen" else 3.1,
+        height=(430, 3.1),
     )
 
 
@@ -98,7 +98,7 @@ def dimensionalities(table: DataFrame, *, dark: bool = False, width: Width = "sc
         dark=dark,
         width=width,
         alt=dimensionalities_caption(table),
-        height=430 if width == "screen" else 3.1,
+        height=(430, 3.1),
     )
 
 
@@ -160,7 +160,7 @@ def neurons(table: DataFrame, *, dark: bool = False, width: Width = "screen") ->
         legend=True,
         below=True,
         panels=True,
-        height=470 if width == "screen" else 3.2,
+        height=(470, 3.2),
     )
 
 

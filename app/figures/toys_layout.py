@@ -25,16 +25,17 @@ def finish(
     dark: bool,
     width: Width,
     alt: str,
-    height: float | None = None,
+    height: tuple[float, float],
     legend: bool = False,
     panels: bool = False,
     below: bool = False,
 ) -> go.Figure:
     """Style the figure and write `measured` (what, how many, best of how many) small and quiet above it.
 
-    The legend stands above, or under the axis where there is little room (`below`, and in columns).
+    `height` is in pixels on screen, then in inches in print.  The legend stands above, or under the axis where there is
+    little room (`below`, and in columns).
     """
-    theme.style(figure, dark=dark, width=width, height=height, alt=alt)
+    theme.style(figure, dark=dark, width=width, height=height[width != "screen"], alt=alt)
     size = 12.5 if width == "screen" else 9.0
     lines = wrapped(measured, 58 if width == "screen" else 62 if width == "column" else 95)
     under = below or (legend and width == "column")

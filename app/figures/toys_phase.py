@@ -77,7 +77,7 @@ def diagram(
         dark=dark,
         width=width,
         alt=caption(cells),
-        height=560 if width == "screen" else 4.6,
+        height=(560, 4.6),
         legend=True,
         below=True,
     )

@@ -41,7 +41,7 @@ def polytope(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
         figure.update_xaxes(**axis, title="hidden dimension h1 (canonical rotation)", constrain="domain")
         figure.update_yaxes(**axis, title="hidden dimension h2", scaleanchor="x", constrain="domain")
     told = f"{_count(table)} in {3 if solid else 2} dimensions{_best(table)}, after {int(steps[-1]):,} steps"
-    finish(figure, told, dark=dark, width=width, alt=polytope_caption(table), height=560 if width == "screen" else 3.0)
+    finish(figure, told, dark=dark, width=width, alt=polytope_caption(table), height=(560, 3.0))
     if moving:
         figure.update_layout(margin={"b": 146 if solid else 160})
     if solid:

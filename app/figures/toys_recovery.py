@@ -53,7 +53,7 @@ def recovery(table: DataFrame, *, dark: bool = False, width: Width = "screen") -
     if "dead_latents" in table:
         told += f"; dead latents {int(table['dead_latents'].min())}-{int(table['dead_latents'].max())}"
     alt = recovery_caption(table)
-    return finish(figure, told, dark=dark, width=width, alt=alt, legend=True, height=360 if width == "screen" else 2.9)
+    return finish(figure, told, dark=dark, width=width, alt=alt, legend=True, height=(360, 2.9))
 
 
 def recovery_caption(table: DataFrame) -> str:

@@ -51,7 +51,7 @@ def losses(damage: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             error_y=bars(part, "value"),
             hovertemplate="layer %{customdata[1]}, expert %{customdata[0]}: %{y:.4f} nats [%{customdata[2]:.4f}, "
             "%{customdata[3]:.4f}]<br>used by %{customdata[4]:.1%} of %{customdata[5]} tokens",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 5},
+            marker=look.marker | {"size": 5},
             mode="markers",
             name=REPLACEMENTS[name],
         )
@@ -89,7 +89,7 @@ def stand_ins(fits: DataFrame, *, dark: bool = False, width: Width = "screen") -
             customdata=part[["expert", "n", "participation"]],
             hovertemplate="expert %{customdata[0]}: constant %{x:.3f}, affine %{y:.3f}<br>%{customdata[1]} tokens, "
             "inputs over %{customdata[2]:.1f} dimensions",
-            marker={"color": look.colour, "symbol": look.symbol},
+            marker=look.marker,
             mode="markers",
             name=f"layer {layer}",
         )
@@ -124,7 +124,7 @@ def fewer_experts(curves: DataFrame, *, dark: bool = False, width: Width = "scre
                 y=part["value"],
                 error_y=bars(part, "value"),
                 line={"color": look.colour, "dash": dash},
-                marker={"color": look.colour, "symbol": look.symbol},
+                marker=look.marker,
                 mode="lines+markers",
                 name=words if how == "prune" else f"{words}, merged",
                 showlegend=how == "prune",
@@ -169,7 +169,7 @@ def causes(agreement: DataFrame, *, dark: bool = False, width: Width = "screen")
             x=shown["layer"],
             y=shown["shown"],
             error_y=bars(shown, "shown"),
-            marker={"color": look.colour, "symbol": look.symbol},
+            marker=look.marker,
             line={"color": look.colour},
             mode="lines+markers",
             name=words,
@@ -225,7 +225,7 @@ def alike(pairs: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
                     y=part["value"],
                     error_y=bars(part, "value"),
                     line={"color": look.colour, "dash": dash},
-                    marker={"color": look.colour, "symbol": look.symbol},
+                    marker=look.marker,
                     mode="lines+markers",
                     name=words if condition == "real" else f"{words}, random weights",
                 )
