@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from pandas import DataFrame
 from plotly.subplots import make_subplots
 
-from app.figures import theme
+from app.figures import intervals, theme
 from app.figures.catalogue import of_table
 from app.figures.theme import Width
 
@@ -237,13 +237,7 @@ def separable(frame: DataFrame, *, dark: bool = False, width: Width = "screen") 
                 showlegend=column == 1,
                 line=look.line,
                 marker={"symbol": look.symbol},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": part["high"] - part["accuracy"],
-                    "arrayminus": part["accuracy"] - part["low"],
-                    "thickness": 1,
-                },
+                error_y=intervals.bars(part, "accuracy"),
                 row=1,
                 col=column,
             )

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from pandas import DataFrame
 
 from app.figures import theme
+from app.figures.intervals import bars
 from app.figures.specialization import AGAINST, MAX_Q, Against, hover, words
 from app.figures.theme import Width
 
@@ -129,11 +130,7 @@ def profile(cells: DataFrame, expert: int, *, dark: bool = False, width: Width =
     rows = cells[cells["expert"] == expert].sort_values("base")
     look, figure = theme.look(0, dark=dark), go.Figure()
     names = [escape(str(label)) for label in rows["label"]]
-    error = {
-        "array": (rows["high"] - rows["share"]) * 100,
-        "arrayminus": (rows["share"] - rows["low"]) * 100,
-        "width": 0,
-    }
+    error = bars(rows, "share", 100) | {"width": 0}
     figure.add_bar(
         x=rows["share"] * 100, y=names, error_x=error, marker={"color": look.colour}, orientation="h", name="expert"
     )

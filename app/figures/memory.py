@@ -12,6 +12,7 @@ from scipy.stats import false_discovery_control
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.theme import Width
 
 _COLUMNS = (
@@ -38,13 +39,11 @@ def agreement(table: DataFrame, *, dark: bool = False, width: Width = "screen") 
         for name in theme.conditions(table["condition"]):
             part = table[(table["sign"] == sign) & (table["condition"] == name)].sort_values("layer")
             look = theme.look(number, dark=dark) if name == "real" else theme.condition(name, dark=dark)
-            bars = {"symmetric": False, "thickness": 1, "width": 2, "color": look.colour}
-            bars |= {"array": (part["high"] - part["rate"]) * 100, "arrayminus": (part["rate"] - part["low"]) * 100}
             figure.add_scatter(
                 x=part["layer"],
                 y=part["rate"] * 100,
                 customdata=part[["n_agree", "n_neurons", "p_value"]],
-                error_y=bars if name == "real" else None,
+                error_y=bars(part, "rate", 100) | {"width": 2} if name == "real" else None,
                 hovertemplate="layer %{x}: %{y:.2f}% (%{customdata[0]} of %{customdata[1]:,} neurons)"
                 "<br>p = %{customdata[2]:.3g}",
                 line={"color": look.colour, "dash": "solid" if sign == "+" else "dash"},

@@ -16,6 +16,7 @@ from pandas import DataFrame
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.theme import Width
 
 MEASURES = {
@@ -58,12 +59,10 @@ def by_layer(
     figure = go.Figure()
     for name in theme.conditions(rows["condition"]):
         part, look = rows[rows["condition"] == name], theme.condition(name, dark=dark)
-        error = {"array": (part["high"] - part["value"]) * factor, "width": 2, "color": look.colour}
-        error["arrayminus"] = (part["value"] - part["low"]) * factor
         figure.add_scatter(
             x=part["layer"],
             y=part["value"] * factor,
-            error_y=error,
+            error_y=bars(part, "value", factor) | {"width": 2},
             customdata=part[["n_tokens"]],
             hovertemplate="layer %{x}: %{y:.3g}<br>%{customdata[0]:,} tokens",
             line=look.line,

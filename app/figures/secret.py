@@ -13,6 +13,7 @@ from pandas import DataFrame, Series
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.theme import Width
 
 LABELS = {
@@ -49,10 +50,10 @@ def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             figure.add_scatter(
                 x=[f"layer {layer}" for layer in rows["layer"]],
                 y=rows["fvu"],
-                error_y={"array": rows["high"] - rows["fvu"], "arrayminus": rows["fvu"] - rows["low"]},
+                error_y=bars(rows, "fvu"),
                 mode="markers",
                 marker={"color": look.colour, "symbol": look.symbol + _FILLED.get(str(condition), "-dot"), "size": 9},
-                name=f"{LABELS.get(str(method), method)}, {CONDITIONS.get(str(condition), condition)}",
+                name=", ".join(_words(method, condition)),
                 customdata=rows[["stored", "n_tokens", "seed"]],
                 hovertemplate="FVU %{y:.3f}<br>%{customdata[0]:,} parameters stored<br>%{customdata[1]:,} tokens, "
                 "seed %{customdata[2]}<extra></extra>",
@@ -67,8 +68,8 @@ def levels_caption(secret: DataFrame) -> str:
     secret = main_point(secret)
     parts = []
     for (method, condition), rows in secret.groupby(["method", "condition"], sort=False):
-        name = f"{LABELS.get(str(method), method)} ({CONDITIONS.get(str(condition), condition)})"
-        parts.append(f"{name} {rows['fvu'].mean():.3f}, {int(rows['stored'].iloc[0]):,} parameters stored")
+        level = f"{rows['fvu'].mean():.3f}, {int(rows['stored'].iloc[0]):,} parameters stored"
+        parts.append("{} ({}) {}".format(*_words(method, condition), level))
     sinks = int(secret["n_sinks"].max()) if "n_sinks" in secret else 0
     return (
         f"Fraction of variance unexplained with {_one(secret['n_active'])} active neurons, mean over "
@@ -88,10 +89,10 @@ def ratios(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
         figure.add_scatter(
             x=[f"layer {layer}" for layer in rows["layer"]],
             y=rows["ratio"],
-            error_y={"array": rows["high"] - rows["ratio"], "arrayminus": rows["ratio"] - rows["low"]},
+            error_y=bars(rows, "ratio"),
             mode="markers",
             marker=look.marker | {"size": 9},
-            name=f"{LABELS.get(str(method), method)}, {CONDITIONS.get(str(condition), condition)}",
+            name=", ".join(_words(method, condition)),
             customdata=rows[["fvu", "fvu_dense", "stored", "seed"]],
             hovertemplate="ratio %{y:.2f}<br>FVU %{customdata[0]:.3f}, dense %{customdata[1]:.3f}"
             "<br>%{customdata[2]:,} parameters stored, seed %{customdata[3]}<extra></extra>",
@@ -105,9 +106,9 @@ def ratios_caption(table: DataFrame) -> str:
     """Mean ratio of each student under each condition, with the levels it is made of."""
     table, parts = main_point(table), []
     for (method, condition), rows in table.groupby(["method", "condition"], sort=False):
-        name = f"{LABELS.get(str(method), method)} ({CONDITIONS.get(str(condition), condition)})"
-        level = f"{rows['fvu_dense'].mean():.3f} / {rows['fvu'].mean():.3f}"
-        parts.append(f"{name} {rows['ratio'].mean():.2f} = {level}, {int(rows['stored'].iloc[0]):,} parameters stored")
+        level = f"{rows['fvu_dense'].mean():.3f} / {rows['fvu'].mean():.3f}, {int(rows['stored'].iloc[0]):,}"
+        ratio = f"{rows['ratio'].mean():.2f} = {level} parameters stored"
+        parts.append("{} ({}) {}".format(*_words(method, condition), ratio))
     return (
         f"How many times more a dense layer of {_one(table['n_active'])} neurons misses than a student of equal active "
         f"size: {'; '.join(parts)}. Above 1 on real activations and not on Gaussian ones is structure of the "
@@ -126,7 +127,7 @@ def losses(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
         figure.add_scatter(
             x=[f"layer {layers}" for layers in rows["layers"]],
             y=rows["change"],
-            error_y={"array": rows["high"] - rows["change"], "arrayminus": rows["change"] - rows["low"]},
+            error_y=bars(rows, "change"),
             mode="markers",
             marker=look.marker | {"size": 9},
             name=name,
@@ -160,13 +161,14 @@ def cells(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
         figure.add_scatter(
             x=rows["n_cells"],
             y=rows["fvu"],
-            error_y={"array": rows["high"] - rows["fvu"], "arrayminus": rows["fvu"] - rows["low"]},
+            error_y=bars(rows, "fvu"),
             mode="lines+markers",
             line=look.line,
             marker={"symbol": look.symbol},
             name=f"layer {layer}, {what}, {CONDITIONS.get(str(condition), condition)}",
         )
-    figure.update_xaxes(title="Cells", type="log")
+    sizes = sorted(table["n_cells"].unique())
+    figure.update_xaxes(title="Cells", type="log", tickvals=sizes, ticktext=[f"{n:,}" for n in sizes])
     figure.update_yaxes(title="Fraction of variance unexplained", type="log")
     return theme.style(figure, dark=dark, width=width, alt=cells_caption(table))
 
@@ -184,6 +186,11 @@ def cells_caption(table: DataFrame) -> str:
         f"What a table of cells misses: {'; '.join(parts)}. Fitted on {int(table['n_train'].iloc[0]):,} tokens, "
         f"measured on {int(table['n_tokens'].iloc[0]):,} of other documents; bars: 95%, documents resampled."
     )
+
+
+def _words(method: object, condition: object) -> tuple[str, str]:
+    """A student and its inputs, as they are written."""
+    return LABELS.get(str(method), str(method)), CONDITIONS.get(str(condition), str(condition))
 
 
 def _one(values: "Series[int]") -> str:

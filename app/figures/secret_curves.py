@@ -11,6 +11,7 @@ from plotly.subplots import make_subplots
 
 from app.figures import theme
 from app.figures.catalogue import of_table
+from app.figures.intervals import bars
 from app.figures.secret import CONDITIONS, LABELS
 from app.figures.theme import Width
 
@@ -34,7 +35,7 @@ def curves(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             col=axes.index(str(axis)) + 1,
             x=rows["value"],
             y=rows["fvu"],
-            error_y={"array": rows["high"] - rows["fvu"], "arrayminus": rows["fvu"] - rows["low"]},
+            error_y=bars(rows, "fvu"),
             mode="lines+markers",
             line={"color": look.colour, "dash": "solid" if condition == "real" else "dot"},
             marker={"symbol": look.symbol + ("" if condition == "real" else "-open")},
