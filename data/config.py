@@ -32,7 +32,7 @@ class Config(BaseModel):
 
 
 def _check_size(name: str, value: Any) -> None:
-    """ValueError for a whole number beyond `LARGEST`, or any number that JSON cannot hold, however deep it lies."""
+    """ValueError for a whole number beyond `LARGEST`, or what JSON cannot hold, however deep it lies."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -42,6 +42,8 @@ def _check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name} holds a number beyond {LARGEST:,}; give a smaller one")
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} holds {value}; give a finite number")
+    elif isinstance(value, bytes):
+        raise ValueError(f"{name} holds bytes; give text or a number")
 
 
 def digest(value: Any) -> str:

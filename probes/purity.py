@@ -30,9 +30,9 @@ def purest(by_class: DataFrame, n_experts: int) -> DataFrame:
         for label in counts.columns:
             hits = held[label].to_numpy()
             best = int(np.argmax(hits / tries))
-            low, high = wilson(hits[best : best + 1], tries[best : best + 1], z)
+            low, high = wilson(hits[best], tries[best], z)
             base = float(counts[label].sum() / slots.sum())
             about = (condition, labels, layer, label, int(held.index[best]), float(hits[best] / tries[best]))
-            rows.append((*about, float(low[0]), float(high[0]), base, int(tries[best]), len(held)))
+            rows.append((*about, float(low), float(high), base, int(tries[best]), len(held)))
     columns = ["condition", "labels", "layer", "label", "expert", "share", "low", "high", "base", "n", "considered"]
     return DataFrame(rows, columns=columns)

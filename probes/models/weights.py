@@ -69,9 +69,10 @@ def dequantise(gguf: Path, target: Path) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     place: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    kind: Any = AutoModelForCausalLM
     try:
-        check_size(AutoModelForCausalLM, AutoConfig.from_pretrained(**place), gguf.stat().st_size)
-        quantised, found = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
+        check_size(kind, AutoConfig.from_pretrained(**place), gguf.stat().st_size)
+        quantised, found = kind.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(**place)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

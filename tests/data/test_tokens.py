@@ -173,3 +173,9 @@ def test_a_document_of_no_words_is_all_x(tokenizer: Tokenizer) -> None:
 
     frame = Corpus.of("one", [Document("d", "Ab cd", "d")]).tokens(tokenizer, tagger=Blind())
     assert set(frame["word_class"]) <= {"X", SPACE} and set(frame["sentence"]) == {0}
+
+
+def test_a_shard_is_full_when_it_holds_exactly_what_is_asked(tokenizer: Tokenizer) -> None:
+    same = Corpus.of("x", [Document(str(i), "the same words again") for i in range(5)])
+    n = len(next(same.tokenize(tokenizer)))
+    assert [sum(map(len, s)) for s in same.shards(tokenizer, tokens_per_shard=2 * n)] == [2 * n, 2 * n, n]

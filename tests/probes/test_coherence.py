@@ -313,3 +313,33 @@ def test_levenshteins_bound_where_it_holds_and_nowhere_else() -> None:
     # 3F - d^2 - 2d <= (d + 2)(F - d) / 9 for k = 2: F <= 640/17 in eight dimensions; void from 25 dimensions on.
     assert bounds.max_features(8, 2) == 37
     assert bounds.max_features(26, 2) > 26 * 27 / 2
+
+
+def test_random_signs_are_signs() -> None:
+    V = frames.rademacher(7, 50, seed=3)
+    assert set((V * math.sqrt(7)).round(decimals=12).unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize(("k", "margin"), [(2, 1.0), (4, 0.9), (5, 1.05)])
+def test_the_sharp_family_has_its_gram_matrix(k: int, margin: float) -> None:
+    mu, sign = margin / (2 * k - 1), torch.ones(2 * k - 1, dtype=torch.float64)
+    sign[-1] = -1
+    V = frames.tight(k, margin)
+    wanted = -mu * torch.outer(sign, sign)
+    torch.testing.assert_close(V.T @ V, wanted.fill_diagonal_(1.0))
+
+
+@pytest.mark.parametrize(("d", "n"), [(2, 3), (3, 4), (3, 6), (4, 5)])
+def test_k_erc_is_that_of_all_supports_up_to_the_largest(d: int, n: int) -> None:
+    from itertools import combinations
+
+    for V in (frames.mercedes_benz(), *(frames.random_directions(d, n, seed=seed) for seed in range(5))):
+        report = coherence.measure(V)
+        sizes = range(1, min(V.shape[1] - 1, V.shape[0]) + 1)
+        worst = [max(coherence.exact_recovery(V, s) for s in combinations(range(V.shape[1]), k)) for k in sizes]
+        assert report.k_erc_exact and report.k_erc == sum(np.maximum.accumulate(worst) < 1)
+
+
+def test_two_equal_columns_are_a_cluster() -> None:
+    found = coherence.measure(torch.tensor([[3.0, 1.0], [0.0, 0.0]])).clusters
+    assert found["feature"].tolist() == [0, 1] and found["size"].tolist() == [2, 2]

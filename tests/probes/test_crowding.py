@@ -37,3 +37,7 @@ def test_random_directions_have_their_expectation(d: int, n: int) -> None:
 @pytest.mark.parametrize("size", [1e-200, 1e200])
 def test_lengths_of_any_size_do_not_matter(size: float) -> None:
     assert features_per_dimension(size * torch.eye(3, dtype=torch.float64)) == pytest.approx(1)
+
+
+def test_one_direction_has_a_dimension_to_itself() -> None:
+    assert of_random_directions(5, 1) == 1 == pytest.approx(features_per_dimension(torch.ones(5, 1)))

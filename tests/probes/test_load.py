@@ -144,3 +144,11 @@ def test_dropped_slots_are_counted_as_drops(routed: LanguageModel) -> None:
 
 def test_a_dense_model_routes_nothing(tiny: LanguageModel) -> None:
     assert all(frame.empty for frame in RoutingCounts(tiny).tables().values())
+
+
+@pytest.mark.parametrize(("n_experts", "k"), [(2, 1), (4, 1), (16, 4)])
+def test_uniform_loads_have_the_variance_of_counts(n_experts: int, k: int) -> None:
+    """Each expert is drawn by T tokens with chance k / E: variance T k/E (1 - k/E)."""
+    draws = load.uniform_loads(n_experts, k, 3_000, draws=20_000)
+    p = k / n_experts
+    assert draws.var() == pytest.approx(3_000 * p * (1 - p), rel=0.05)

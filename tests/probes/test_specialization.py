@@ -9,6 +9,9 @@ from scipy import stats
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
 from probes import nulls, specialization
+from probes.associations import Text as AllTypes
+from probes.associations import exchanged
+from probes.cells import _type_moments
 from probes.choices import choices
 from probes.information import jensen_shannon, mutual_information
 from tests.probes.planted_routes import Text, hashed, planted_text, uniform
@@ -328,3 +331,24 @@ def test_empty_slots_are_left_out(text: Text) -> None:
     assert found.mi == pytest.approx(
         mutual_info_score(experts.ravel()[kept], np.repeat(text.labels, 2)[kept]), abs=1e-10
     )
+
+
+def test_the_tokens_of_one_type_meet_its_labels_by_chance() -> None:
+    """One type has none to be exchanged with: what is left is the hypergeometric variance of its own tokens."""
+    counts, routed = np.array([[30, 12]]), np.array([[7, 35]])
+    seen = nulls.ByType(AllTypes(counts), routed, np.zeros(1, dtype=np.int64))
+    found = _type_moments(seen, np.array([[5, 2], [25, 10]]))
+    wanted = [[stats.hypergeom(42, held, chosen).var() for held in (30, 12)] for chosen in (7, 35)]
+    np.testing.assert_allclose(found.variance, wanted)
+
+
+def test_exchanged_profiles_stay_within_types_of_like_frequency() -> None:
+    rng = np.random.default_rng(0)
+    often = np.repeat([8, 64, 512], 40)
+    first = rng.permutation(often.size) % 9  # of eight tokens so many have the first label: exact at every frequency
+    text = AllTypes(np.stack([first * often // 8, often - first * often // 8], axis=1))
+    found = exchanged(text, seed=1)
+    assert (found.occurrences == often).all() and (found.counts != text.counts).any()
+    for n in (8, 64, 512):
+        assert sorted(found.counts[often == n, 0]) == sorted(text.counts[often == n, 0])
+    assert sorted(found.counts[often == 64, 0] * 8) != sorted(text.counts[often == 512, 0])

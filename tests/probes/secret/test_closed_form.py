@@ -143,3 +143,14 @@ def test_the_temperature_is_the_mean_fall_of_the_score_over_the_chosen_cells(k: 
     found = fit_experts(pairs, centroids, Shape(n_experts=8, rank=1, k=k)).temperature
     far = torch.cdist(torch.from_numpy(pairs.x[pairs.train]).double(), centroids.double()).square().sort(dim=1).values
     assert found == pytest.approx(float((far[:, k - 1] - far[:, 0]).mean()) / 4 if k > 1 else 1.0, rel=1e-3)
+
+
+def test_what_is_missed_has_no_scale() -> None:
+    """A student that answers 1/2 of y misses a quarter of its square, about its mean or not, however small y is."""
+    pairs, _ = planted(500)
+    for size in (1.0, 1e-4):
+        y = torch.from_numpy(pairs.y) * size
+        y -= y[torch.from_numpy(pairs.test)].mean(dim=0)
+        small = Pairs.of(y, y)
+        found = missed(lambda x: x / 2, small, small.test)
+        assert found.fvu == pytest.approx(0.25, rel=1e-4) and len(found.error) == 10
