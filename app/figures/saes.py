@@ -44,15 +44,18 @@ def kept(sae: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.F
 def kept_caption(sae: DataFrame) -> str:
     """FVU, L0 and dead latents of each condition, and on how many tokens."""
     theme.need(_NEEDED, sae, "sae")
+    sure = sae["fvu_low"].notna().all()
     parts = [
-        f"{LABELS.get(r['condition'], r['condition'])} {r['fvu']:.3f} [{r['fvu_low']:.3f}, {r['fvu_high']:.3f}] with "
-        f"{r['l0']:.1f} of {r['d_sae']:,} active"
+        f"{LABELS.get(r['condition'], r['condition'])} {r['fvu']:.3f} "
+        + (f"[{r['fvu_low']:.3f}, {r['fvu_high']:.3f}] " if sure else "")
+        + f"with {r['l0']:.1f} of {r['d_sae']:,} active"
         for r in sae.to_dict("records")
     ]
+    intervals = "Intervals: 95%, documents resampled" if sure else "Too few documents for an interval"
     real = sae[sae["condition"] == "real"].iloc[0]
     return (
         f"Fraction of variance unexplained of {real['site']} in layer {int(real['layer'])}: {'; '.join(parts)}. "
-        f"Intervals: 95%, documents resampled; {int(real['n_tokens']):,} tokens of documents not trained on, without "
+        f"{intervals}; {int(real['n_tokens']):,} tokens of documents not trained on, without "
         f"first positions and attention sinks. {int(real['dead_latents']):,} latents were active for none of them."
     )
 

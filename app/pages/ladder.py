@@ -33,7 +33,8 @@ def calculator() -> None:
     row = budget(block).iloc[0]
     one, two, three, four = st.columns(4)
     one.metric("Parameters", f"{row['parameters']:,}")
-    two.metric("Active", f"{row['active_parameters']:,}", f"{row['active_share']:.1%} of all", delta_color="off")
+    share = f"{row['active_share']:.1%} of all"
+    two.metric("Active", f"{row['active_parameters']:,}", share, delta_color="off", delta_arrow="off")
     three.metric("Multiply-adds a token", f"{row['multiply_adds']:,}")
     four.metric("Expert combinations", row["combinations"])
     sizes = {"bits": BITS, "total (MiB)": [row[f"mib_{b}"] for b in BITS]}

@@ -40,6 +40,8 @@ def test_figures_draw_the_rows_they_are_given() -> None:
     caption = figures.kept_caption(report())
     assert "autoencoder 0.200 [0.180, 0.230] with 32.0 of 2,304 active" in caption and "4,000 tokens" in caption
     assert "principal components 0.350" in caption
+    alone = figures.kept_caption(report().assign(fvu_low=np.nan, fvu_high=np.nan))
+    assert "nan" not in alone and "Too few documents for an interval" in alone
     loss = figures.losses(report()).data[1]
     assert list(loss.y) == [3.2, 3.9, 8.0, 9.0] and loss.name == "principal components"
     assert "95.0%" in figures.losses_caption(report()) and "unmeasurably" in figures.losses_caption(report())
