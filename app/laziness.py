@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from app.measurements import OnText, as_input, model_and_text, opened, remember_inputs
+from app.measurements import OnText, Spread, as_input, model_and_text, opened, remember_inputs
 from data.progress import Progress
 from data.runs import Run
 
@@ -36,7 +36,7 @@ class KeepConfig(_Measured):
     """Shares at which each block is also edited alone."""
 
 
-class KindsConfig(_Measured):
+class KindsConfig(_Measured, Spread):
     """Settings of `probe.kinds`."""
 
     n_tokens: PositiveInt = 20_000
@@ -95,6 +95,7 @@ def kinds(run: Run, progress: Progress) -> None:
         layers=config.layers,
         control=config.control,
         config=StreamConfig(seed=config.seed),
+        engine=config.engine,
         run=run,
         progress=progress,
     )

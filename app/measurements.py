@@ -39,6 +39,13 @@ class OnText(FromHub):
     """Number type of the forward pass; `auto` is bfloat16 on a processor that computes in it, else float32."""
 
 
+class Spread(OnText):
+    """What a measurement whose text can be read by many machines is asked besides."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Where the text is read: in one process, or on a Ray cluster."""
+
+
 def number_type(wanted: Dtype) -> str:
     """`wanted`, with `auto` decided by what this machine's processor can do."""
     if wanted != "auto":

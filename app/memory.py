@@ -6,12 +6,12 @@ from typing import Any, Literal
 from pandas import DataFrame
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, OnText, model_and_text
+from app.measurements import Dtype, Spread, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
 
-class MemoryConfig(OnText):
+class MemoryConfig(Spread):
     """Settings of `probe.memory`."""
 
     n_tokens: PositiveInt = 20_000
@@ -65,6 +65,7 @@ def measure(config: MemoryConfig, run: Run, progress: Progress, n_layers: int | 
         k=config.triggers,
         controls=config.controls,
         config=StreamConfig(seed=config.seed, shard_tokens=min(8_192, max(2_048, config.n_tokens // 8))),
+        engine=config.engine,
         run=run,
         progress=progress,
     )

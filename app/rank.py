@@ -4,14 +4,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, OnText, model_and_text
+from app.measurements import Dtype, Spread, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
 Variant = Literal["attention", "attention_ffn", "attention_skip", "full"]
 
 
-class RankConfig(OnText):
+class RankConfig(Spread):
     """Settings of `probe.rank`."""
 
     n_windows: PositiveInt = 8
@@ -60,6 +60,7 @@ def measure(config: RankConfig, run: Run, progress: Progress, role: str | None =
         controls=config.controls,
         pattern_windows=config.pattern_windows,
         config=StreamConfig(window=config.window, shard_tokens=2_048, seed=config.seed),
+        engine=config.engine,
         run=run,
         progress=progress,
     )

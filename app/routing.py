@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import Dtype, OnText, model_and_text
+from app.measurements import Dtype, Spread, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
@@ -12,7 +12,7 @@ MODEL = "tinymoe"
 """The mixture of experts that ships with the installation."""
 
 
-class RoutingConfig(OnText):
+class RoutingConfig(Spread):
     """Settings of `probe.experts`."""
 
     model: str = MODEL
@@ -81,6 +81,7 @@ def measure(config: RoutingConfig, run: Run, progress: Progress, role: str = "mo
         n_permutations=config.permutations,
         association_tokens=config.association_tokens,
         config=StreamConfig(seed=config.seed, shard_tokens=min(65_536, max(2_048, config.n_tokens // 8))),
+        engine=config.engine,
         run=run,
         progress=progress,
     )

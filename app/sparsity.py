@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from app.measurements import OnText, model_and_text
+from app.measurements import Spread, model_and_text
 from data.progress import Progress
 from data.runs import Run
 
 
-class SparsityConfig(OnText):
+class SparsityConfig(Spread):
     """Settings of `probe.sparsity`."""
 
     n_tokens: PositiveInt = 20_000
@@ -22,8 +22,6 @@ class SparsityConfig(OnText):
     """Tag the text and measure firing by word class as well."""
     seed: NonNegativeInt = 0
     """Order of the documents, random weights, Gaussian draws."""
-    engine: Literal["local", "ray"] = "local"
-    """Where the text is read: in one process, or on a Ray cluster."""
 
 
 def work(run: Run, progress: Progress) -> None:

@@ -7,7 +7,7 @@ On one machine nothing needs to be started.  On several, with the same version o
     others     RAY_AUTH_MODE=token ray start --address=HEAD:6379
     anywhere   export RAY_AUTH_MODE=token RAY_ADDRESS=HEAD:6379
                sparsescope toy sweep --engine ray --grid feature_probability=1,0.3,0.1
-               sparsescope probe sparsity --engine ray
+               sparsescope probe sparsity --engine ray      # also experts, kinds, rank and memory
     at the end ray stop                                         # on every machine
 
 Model and text are read by the process that starts the work, which is also the only one that writes the run folder; the

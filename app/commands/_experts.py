@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands._options import Dtype, Hub, Model, Name, SecretExperts, Text, opens_a_model
+from app.commands._options import Dtype, Engine, Hub, Model, Name, SecretExperts, Text, opens_a_model
 from app.commands._run import guard, measured, tell_where
 
 
@@ -38,6 +38,7 @@ def experts(
     *,
     hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order, controls and permutations.")] = 0,
+    engine: Engine = "local",
     name: Name = None,
 ) -> None:
     """Which experts each token uses, how the load is spread, and what the choice has to do with the text.
@@ -63,7 +64,7 @@ def experts(
     }
     asked |= {"word_classes": word_classes, "labels_csv": labels_csv, "labels_column": labels_column}
     asked |= {"labels_regex": labels_regex, "metadata": tuple(metadata or ()), "permutations": permutations}
-    asked |= {"dtype": dtype, "seed": seed}
+    asked |= {"dtype": dtype, "seed": seed, "engine": engine}
     asked |= {"controls": tuple(control)} if control else {}
     config = RoutingConfig.model_validate(asked | hub)
     tell_where(measured("experts", config, work, name=name, seed=seed), "experts")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app.commands._columns import echo_table
-from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._options import Dtype, Engine, Hub, Model, Name, Text, opens_a_model
 from app.commands._run import guard, measured, tell_where
 
 Control = Annotated[bool, typer.Option(help="Measure the same with random weights.")]
@@ -71,6 +71,7 @@ def kinds(
     *,
     hub: Hub,
     seed: Seed = 0,
+    engine: Engine = "local",
     name: Name = None,
 ) -> None:
     """Which word classes and tokens a specialised neuron fires on, against two nulls.
@@ -87,7 +88,7 @@ def kinds(
     from app.laziness import kinds as work
 
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "control": control, "dtype": dtype, "seed": seed}
-    asked |= {"layers": tuple(layer)} if layer else {}
+    asked |= {"engine": engine} | ({"layers": tuple(layer)} if layer else {})
     run = measured("kinds", KindsConfig.model_validate(asked | hub), work, name=name, seed=seed)
     echo_table(run.table("class_summary"), digits=4)
     tell_where(run, "laziness")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._options import Dtype, Engine, Hub, Model, Name, Text, opens_a_model
 from app.commands._run import guard, measured, tell_where
 
 
@@ -27,6 +27,7 @@ def memory(
     *,
     hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of documents' order, controls, cards and random pairings.")] = 0,
+    engine: Engine = "local",
     name: Name = None,
 ) -> None:
     """What makes each neuron fire most, what it writes, and whether the two agree.
@@ -44,7 +45,8 @@ def memory(
     from app.memory import MemoryConfig, work
 
     asked = {"model": model, "corpus": corpus, "n_tokens": tokens, "cards": cards, "triggers": triggers}
-    asked |= {"layers": tuple(layer or ()), "neurons": tuple(neuron or ()), "dtype": dtype, "seed": seed}
+    asked |= {"layers": tuple(layer or ()), "neurons": tuple(neuron or ())}
+    asked |= {"dtype": dtype, "seed": seed, "engine": engine}
     asked |= {"controls": tuple(control)} if control else {}
     config = MemoryConfig.model_validate(asked | hub)
     tell_where(measured("memory", config, work, name=name, seed=seed), "memories")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands._options import Dtype, Hub, Model, Name, Text, opens_a_model
+from app.commands._options import Dtype, Engine, Hub, Model, Name, Text, opens_a_model
 from app.commands._run import guard, measured, tell_where
 
 
@@ -26,6 +26,7 @@ def rank(
     *,
     hub: Hub,
     seed: Annotated[int, typer.Option(help="Seed of the documents' order and of the controls.")] = 0,
+    engine: Engine = "local",
     name: Name = None,
 ) -> None:
     """How fast the tokens of a text become one vector, and which part of the block prevents it.
@@ -43,7 +44,8 @@ def rank(
     """
     from app.rank import RankConfig, work
 
-    asked = {"model": model, "corpus": corpus, "n_windows": windows, "window": window, "dtype": dtype, "seed": seed}
+    asked: dict[str, object] = {"model": model, "corpus": corpus, "n_windows": windows, "window": window}
+    asked |= {"dtype": dtype, "seed": seed, "engine": engine}
     asked |= {"variants": tuple(variant)} if variant else {}
     asked |= {"controls": tuple(control)} if control else {}
     config = RankConfig.model_validate(asked | hub)

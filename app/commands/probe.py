@@ -15,12 +15,16 @@ from app.commands._secret import secret
 from app.commands._snapshots import snapshots
 from app.commands._worth import worth
 
-verbs = typer.Typer(name="probe", help="Measure a language model on text; every measure beside its controls.")
+verbs = typer.Typer(name="probe")
 
 
 @verbs.callback()
 def probe() -> None:
-    """Measure a language model on text; every measure beside its controls."""
+    """Measure a language model on text; every measure beside its controls.
+
+    sparsity, kinds, rank, memory and experts can read the text on a Ray cluster (--engine ray), to the same tables; the
+    others read it in one process.
+    """
 
 
 @verbs.command()
