@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -12,6 +12,9 @@ from app.measurements import FromHub
 from data.config import Config, Probability
 from data.progress import Progress
 from data.runs import Run
+
+if TYPE_CHECKING:
+    from probes.models import LanguageModel
 
 Method = Literal["thresholding", "omp", "lasso"]
 
@@ -147,17 +150,23 @@ def work(run: Run, progress: Progress) -> None:
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
-    """The demo's part: one down-projection of the demo's model, thresholding and OMP, about 20 s on two cores."""
-    name = f"{config.model}#layer-15-down"
-    measure(CoherenceConfig(dictionaries=(name,), seed=config.seed), run, progress)
+    """The demo's part: the down-projection of the model's middle layer, thresholding and OMP."""
+    from probes import open_model
+
+    model = open_model(config.model, progress=progress)
+    name = f"{config.model}#layer-{model.n_layers // 2}-down"
+    asked = CoherenceConfig(dictionaries=(name,), seed=config.seed)
+    measure(asked, run, progress, {config.model: model})
 
 
-def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:
+def measure(
+    config: CoherenceConfig, run: Run, progress: Progress, models: dict[str, "LanguageModel"] | None = None
+) -> None:
     """Tables `coherence, coherence_nearest, coherence_babel, coherence_neighbours, coherence_clusters, recovery,
     recovery_bars`, each with the columns `dictionary` and `condition` (real, centred, random).
 
     They are written after every dictionary and every control, `coherence` last: what it lists is not measured again,
-    and a scan that was cut short goes on.
+    and a scan that was cut short goes on.  `models` are those that are open already, by name.
     """
     from pandas import concat
 
@@ -167,7 +176,7 @@ def measure(config: CoherenceConfig, run: Run, progress: Progress) -> None:
     names = distinct(config.dictionaries)
     held, done = _finished(run)
     conditions = ("real", "random") if config.control else ("real",)
-    models: dict[str, Any] = {}
+    models = {} if models is None else models
     steps = len(names) * len(conditions)
     for number, (text, name) in enumerate(names.items()):
         first = number * len(conditions)
@@ -215,6 +224,8 @@ def _finished(run: Run) -> tuple[dict[str, list[Any]], set[tuple[str, str]]]:
     done = {(str(name), str(condition)) for name, condition in zip(rows["dictionary"], rows["condition"], strict=True)}
     held = {}
     for table in run.table_names():
+        if not table.startswith(("coherence", "recovery")):
+            continue  # of another part of the demo
         frame = run.table(table)
         pairs = zip(frame["dictionary"], frame["condition"], strict=True)
         held[table] = [frame[[(name, "real" if c == "centred" else c) in done for name, c in pairs]]]

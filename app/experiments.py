@@ -61,7 +61,7 @@ def two_layer(run: Run, progress: Progress) -> None:
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
-    """The demo's part: the two-layer experiment with three seeds, about 10 s on two cores."""
+    """The demo's part: the two-layer experiment with three seeds."""
     from toymodels import emergence
 
     seeds = range(config.seed, config.seed + 3)

@@ -127,7 +127,7 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
     asked = KeepConfig(
         model=config.model,
         corpus=config.corpus,
-        n_tokens=1_000,
+        n_tokens=min(config.n_tokens, 1_000),
         shares=(0.7, 0.5, 0.1),
         choices=("oracle", "static"),
         control=False,
@@ -138,6 +138,6 @@ def demo(run: Run, config: Any, progress: Progress) -> None:
 
 def demo_ladder(run: Run, config: Any, progress: Progress) -> None:
     """The demo's part: the model's embedding and dense blocks on 2,040 tokens, beside random weights."""
-    measure_ladder(
-        LadderConfig(model=config.model, corpus=config.corpus, n_tokens=2_040, seed=config.seed), run, progress
-    )
+    n_tokens = min(config.n_tokens, 2_040)
+    asked = LadderConfig(model=config.model, corpus=config.corpus, n_tokens=n_tokens, seed=config.seed)
+    measure_ladder(asked, run, progress)

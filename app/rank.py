@@ -37,7 +37,7 @@ def work(run: Run, progress: Progress) -> None:
 
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
-    """The demo's part: four windows of 128 under all variants, about 20 s on two cores."""
+    """The demo's part: four windows of 128 under all variants."""
     asked = RankConfig(
         model=config.model, corpus=config.corpus, n_windows=4, window=128, pattern_windows=2, seed=config.seed
     )

@@ -32,7 +32,7 @@ def work(run: Run, progress: Progress) -> None:
 
 def demo(run: Run, config: Any, progress: Progress) -> None:
     """The demo's part: 1,152 latents on a middle layer of 3,060 tokens, 120 steps."""
-    sae = SaeConfig(d_sae=1_152, n_tokens=3_060, steps=120, batch_size=256, seed=config.seed)
+    sae = SaeConfig(d_sae=1_152, n_tokens=min(config.n_tokens, 3_060), steps=120, batch_size=256, seed=config.seed)
     measure(SaeRun(model=config.model, corpus=config.corpus, sae=sae), run, progress)
 
 

@@ -65,8 +65,8 @@ def work(run: Run, progress: Progress) -> None:
 def demo(run: Run, config: Any, progress: Progress) -> None:
     """The demo's part: the closed form of one layer on 8,160 tokens, 16 experts, beside a dense layer of equal cost."""
     asked = SecretRun(
-        model=config.model, corpus=config.corpus, n_experts=16, n_active=32, n_tokens=8_160, steps=300, losses=False,
-        seed=config.seed,
+        model=config.model, corpus=config.corpus, n_experts=16, n_active=32, n_tokens=min(config.n_tokens, 8_160),
+        steps=300, losses=False, seed=config.seed,
     )  # fmt: skip
     measure(asked, run, progress)
 
