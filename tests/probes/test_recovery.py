@@ -234,3 +234,15 @@ def test_codes_of_yes_and_no_are_their_numbers() -> None:
         for codes in (seen, seen.astype(float))
     )
     assert yes == number
+
+
+def test_codes_are_drawn_in_batches_of_a_hundred_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, draw = [], SupportSource.draw
+
+    def counted(self: SupportSource, k: int, n: int, generator: torch.Generator) -> torch.Tensor:
+        drawn.append(n)
+        return draw(self, k, n, generator)
+
+    monkeypatch.setattr(SupportSource, "draw", counted)
+    recovery.empirical(frames.random_directions(256, 300), k=64, trials=1_100, methods="thresholding")
+    assert sum(drawn) == 1_100 and max(drawn) * 64 * 256 * 8 <= 2**27 and max(drawn) * 300 * 8 <= 2**26

@@ -264,6 +264,29 @@ def test_untestable_share() -> None:
     assert few.untestable == 1
 
 
+def test_the_interval_is_that_of_documents_drawn_the_slow_way() -> None:
+    rng = np.random.default_rng(5)
+    documents = np.repeat(np.arange(12), 40)
+    labels = rng.integers(0, 2, 480)
+    experts = np.where(rng.random(480) < rng.random(12)[documents], labels, rng.integers(0, 3, 480))
+    made = choices(experts, labels, labels, documents)
+    tables = np.array([np.histogram2d(labels[documents == d], experts[documents == d], (2, 3))[0] for d in range(12)])
+    mi = mutual_info_score(None, None, contingency=tables.sum(axis=0))
+    slow = [mutual_info_score(None, None, contingency=tables[rng.integers(0, 12, 12)].sum(axis=0)) for _ in range(4000)]
+    ends = np.mean([specialization.interval(made, mi, np.random.default_rng(seed))[:2] for seed in range(40)], axis=0)
+    wanted = np.maximum(2 * mi - np.quantile(slow, [0.975, 0.025]), 0)
+    assert wanted[0] > 0 and ends - mi == pytest.approx(wanted - mi, rel=0.04)
+
+
+def test_types_that_are_all_routed_alike_move_nothing() -> None:
+    """Three octaves of 40 types: of 2 tokens, all to one expert; of 8 and of 32, anywhere."""
+    types = np.repeat(np.arange(120), np.repeat([2, 8, 32], 40))
+    rng = np.random.default_rng(0)
+    experts, labels = np.where(types < 40, 1, rng.integers(0, 4, len(types))), rng.integers(0, 3, len(types))
+    found = specialization.association(experts, labels, types, n_permutations=2)
+    assert found.untestable == pytest.approx(2 / (2 + 8 + 32))
+
+
 def test_jensen_shannon_closed_forms() -> None:
     profiles = np.array([[1, 0, 0], [0, 1, 1], [2, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=float)
     apart = jensen_shannon(profiles)
