@@ -137,7 +137,8 @@ def model_body(tables: Tables) -> None:
     seeds, best = tables["toy_seeds"], tables["toy_seeds"].query("best").iloc[0]
     a, b, c = st.columns(3)
     name = parts["geometry"].iloc[0] if len(parts) else "nothing represented"
-    a.metric("Geometry", name.split(" (cosines")[0], help=name)
+    shape = name.split(" (cosines")[0]
+    a.metric("Geometry", f"{len(parts)} pieces" if " + " in shape else shape, help=name)
     b.metric(
         "Loss, mean per feature",
         f"{best['loss']:.3g}",

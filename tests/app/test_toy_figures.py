@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from app.figures import toys, toys_costs, toys_dynamics, toys_experts, toys_geometry, toys_phase, toys_polytopes
 from app.figures.catalogue import Entry
+from tests.toymodels.polytopes import antiprism, cross_polytope, cube, icosahedron
 from toymodels import geometry, phase
 
 MODULES = (
@@ -178,6 +179,20 @@ def test_the_film_has_a_frame_a_snapshot_and_ends_where_the_figure_stands(tables
     assert not toys_polytopes.polytope(tables["toy_film"], width="column").frames
     solid = tables["toy_film"].assign(z=0.5)
     assert {trace.type for trace in toys_polytopes.polytope(solid).data} == {"scatter3d"}
+
+
+@pytest.mark.parametrize(
+    ("W", "edges"), [(cube(), 12), (cross_polytope(3), 12), (antiprism(1 / 3), 16), (icosahedron(), 30)]
+)
+def test_a_solid_is_drawn_with_its_own_edges_and_no_diagonals(W: torch.Tensor, edges: int) -> None:
+    film = geometry.film([0, 10], torch.stack([0.1 * torch.ones_like(W), W]))
+    figure = toys_polytopes.polytope(film)
+    joined = np.stack([figure.data[2][axis] for axis in "xyz"], axis=1).reshape(-1, 3, 3)
+    length = np.linalg.norm(joined[:, 0] - joined[:, 1], axis=1)
+    nearest = torch.cdist(W.T, W.T).fill_diagonal_(torch.inf).min()
+    assert len(length) == edges and np.isnan(joined[:, 2]).all()
+    assert length.max() < 1.25 * nearest, "a diagonal of a square is 1.41 times its side"
+    assert all(len(frame.data) == 3 for frame in figure.frames)
 
 
 def test_captions_state_the_numbers(tables) -> None:
