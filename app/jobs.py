@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from app.telling import Pace, sentence
+from data.files import appended
 from data.progress import Cancelled, Progress
 from data.runs import Run, RunError, list_runs
 
@@ -102,7 +103,7 @@ def start(run: Run, command: Sequence[str] = (sys.executable, "-m", "app.jobs"),
     """
     if state(run) == "running":
         raise RunError(f"run '{run.name}' is already being worked on (process {run.progress.get('pid')})")
-    with (run.path / LOG).open("ab") as log:
+    with appended(run.path / LOG) as log:
         process = subprocess.Popen(
             [*command, str(run.path.resolve())],
             stdin=subprocess.DEVNULL,

@@ -18,14 +18,20 @@ NEAR = 1e-6
 """Largest relative difference that is called close: rounding in another order of summation."""
 
 
-def again(run: Run, name: str | None = None, tell: Progress | None = None) -> Run:
+def again(run: Run, name: str | None = None, tell: Progress | None = None, *, trust_remote_code: bool = False) -> Run:
     """A new run, `NAME-again` if not named, of the same kind, settings and seed; a stopped one goes on.
 
-    RunError if nothing here measures runs of this kind, or if the name is taken by a run of other settings.
+    RunError if nothing here measures runs of this kind, if the name is taken by a run of other settings, or if the run
+    let its model's own code run: run folders change hands, so that is asked for anew by `trust_remote_code`.
     """
     if run.kind not in jobs.WORK:
         raise RunError(f"run '{run.name}' is of kind '{run.kind}', which nothing here measures; it cannot be redone")
     settings = {key: value for key, value in run.settings.items() if key != "kind"}
+    if _trusts(settings) and not trust_remote_code:
+        raise RunError(
+            f"run '{run.name}' let code that its model brings run; read that code, then give --trust-remote-code "
+            "(trust_remote_code=True)"
+        )
     made = create(
         check_name(name or f"{run.name}-again"),
         settings,
@@ -36,6 +42,13 @@ def again(run: Run, name: str | None = None, tell: Progress | None = None) -> Ru
         raise RunError(f"'{made.name}' is the run itself; choose another name")
     jobs.carry_out(made, jobs.work_of(made.kind), tell)
     return made
+
+
+def _trusts(settings: Any) -> bool:
+    """Whether settings, however deep, say that a model's own code may run."""
+    if isinstance(settings, Mapping):
+        return bool(settings.get("trust_remote_code")) or any(map(_trusts, settings.values()))
+    return isinstance(settings, list) and any(map(_trusts, settings))
 
 
 def versions(first: Run, second: Run) -> DataFrame:

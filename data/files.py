@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -109,12 +109,7 @@ def only_writer(folder: Path, *, nested: bool = False) -> Iterator[None]:
     except ImportError:  # not a Unix system: writers are trusted to be alone
         yield
         return
-    path = folder / ".lock"
-    try:
-        lock = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    with lock:
+    with appended(folder / ".lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -142,9 +137,22 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     except ImportError:  # not a Unix system: writers are trusted to be alone
         yield
         return
-    with path.open("a") as lock:
+    with appended(path) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def appended(path: Path) -> IO[str]:
+    """The file opened to be read and added to; RunError if it cannot be, or is a link: run folders change hands."""
+    try:
+        return open(path, "a+", encoding="utf-8", opener=_without_links)
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)
+        raise RunError(f"cannot write {path}: {reason}") from error
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def sweep(folder: Path) -> None:

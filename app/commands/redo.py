@@ -15,6 +15,9 @@ verbs = typer.Typer()
 def redo(
     run: Annotated[str, typer.Argument(help="Name or folder of the run.")],
     name: Annotated[str | None, typer.Option(help="Name of the new run. Default: the run's, with -again.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let the model's own code run, as the run did. Read it first.")
+    ] = False,
 ) -> None:
     """Do a run again from its own settings into a new run, and compare every table of the two.
 
@@ -30,7 +33,7 @@ def redo(
 
     first = open_run(run)
     with progress(f"redo {first.name}") as tell:
-        second = repeated.again(first, name, tell)
+        second = repeated.again(first, name, tell, trust_remote_code=trust_remote_code)
     changed = repeated.versions(first, second)
     if len(changed):
         echo_columns(("made with", first.name, second.name), changed.to_numpy().tolist())

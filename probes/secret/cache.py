@@ -182,6 +182,8 @@ def _open(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
     if not path.exists():
         with replacing(path) as temporary:  # half a file would stop every later try
             mapped(temporary, shape, kind)
+    if path.is_symlink():
+        raise RunError(f"cannot write {path}: it is a link")
     found = reading(path, lambda p: np.lib.format.open_memmap(p, mode="r+"))
     if found.shape != shape:
         raise RunError(f"{path} cannot be read (its shape is {found.shape}, not {shape}); capture the inputs again")

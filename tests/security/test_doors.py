@@ -7,10 +7,15 @@ from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from app import server, uploads
+from app import export, jobs, server, uploads
+from app.cli import cli
+from data.runs import RunError, create
 from probes import dictionaries
 from probes.models import weights
 from probes.models.weights import ModelError
@@ -69,6 +74,42 @@ def test_an_upload_does_not_follow_a_link(place: Path, tmp_path: Path) -> None:
     kept.symlink_to(tmp_path / "mine")
     assert uploads.keep("a.npy", b"abc").read_bytes() == b"abc"
     assert (tmp_path / "mine").read_text() == "mine" and not kept.is_symlink()
+
+
+@pytest.mark.parametrize("name", [".lock", "log.txt", "progress.json", "t.parquet", ".t.parquet.sha256"])
+def test_no_link_in_a_run_folder_is_followed_to_write(name: str, tmp_path: Path) -> None:
+    """A folder that somebody handed over may hold links to what is mine."""
+    run = create("given", {}, kind="test", root_folder=tmp_path / "runs")
+    (tmp_path / "mine").write_text("mine")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(tmp_path / "mine")
+    told = ""
+    try:
+        with run.writing():
+            run.save_table("t", pd.DataFrame({"a": [1]}))
+            run.report("stopped")
+        jobs.start(run, ("false",))
+    except RunError as error:
+        told = str(error)
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert ("it is a link" in told) == (name in (".lock", "log.txt"))
+
+
+def test_a_run_that_trusted_foreign_code_is_not_redone_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
+    done: list[str] = []
+    monkeypatch.setattr(jobs, "carry_out", lambda run, *_: done.append(run.name))
+    create("given", {"models": [{"trust_remote_code": True}]}, kind="probe.sparsity")
+    told = CliRunner().invoke(cli, ["redo", "given"])
+    assert told.exit_code == 2 and "--trust-remote-code" in told.stderr and not done
+    CliRunner().invoke(cli, ["redo", "given", "--trust-remote-code"])
+    assert done == ["given-again"]
+
+
+def test_labels_do_not_end_the_script_of_an_exported_page() -> None:
+    nasty = "</script><img src=x onerror=alert(1)>"
+    figure = go.Figure(go.Scatter(x=[nasty], y=[1], text=[nasty], name=nasty)).update_layout(title=nasty)
+    assert "onerror" in (page := export.html(figure, "x")) and "<img src=x" not in page
 
 
 def test_an_archive_made_to_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
