@@ -201,3 +201,8 @@ def test_weights_whose_squares_overflow_get_a_sentence(function) -> None:
 def test_a_senseless_tolerance_gets_a_sentence(tolerance: float) -> None:
     with pytest.raises(ValueError, match="tolerance"):
         geometry.recognize(torch.eye(2), tolerance=tolerance)
+
+
+def test_features_at_right_angles_do_not_interfere_however_little_is_tolerated() -> None:
+    graph = geometry.interference_graph(torch.eye(4)[:, [0, 1, 2, 2]], tolerance=0.0)
+    assert graph[["source", "target"]].to_numpy().tolist() == [[2, 3]]
