@@ -67,8 +67,11 @@ class LogHistogram(Sums):
         """The histogram of |function(value)|, where `function` is monotone on almost every bin."""
         low, high = self._ends()
         ends = [function(torch.from_numpy(np.stack([-end, end]))).abs().numpy().ravel() for end in (low, high)]
+        low, high = np.minimum(*ends), np.maximum(*ends)
         counts = self.arrays["counts"][layer].reshape(N_FOLDS, -1)
-        return Mapped(np.minimum(*ends), np.maximum(*ends), counts)
+        order = np.flatnonzero(counts.any(axis=0))
+        order = order[np.argsort(low[order], kind="stable")]
+        return Mapped(low[order], high[order], counts[:, order])
 
     def centres(self) -> np.ndarray:
         """The value that stands for each bin; 0 for the first, which holds zeros and what is next to zero."""
@@ -84,7 +87,7 @@ class LogHistogram(Sums):
 
 
 class Mapped(NamedTuple):
-    """Counts of values known to lie between two sizes each."""
+    """Counts of values known to lie between two sizes each, `low` rising."""
 
     low: Float[np.ndarray, " n"]
     high: Float[np.ndarray, " n"]
@@ -93,15 +96,20 @@ class Mapped(NamedTuple):
     def quantile(self, keep: Int[np.ndarray, " kept"], share: float) -> float:
         """The size at or below which `share` of the values of these folds lie, each spread evenly over its bin."""
         weights = self.counts[keep].sum(axis=0)
+        running = weights.cumsum()
+        if not len(running) or not running[-1]:
+            return float("nan")
+        goal = share * running[-1]
+        if np.array_equal(self.low, self.high):  # one value a bin: nothing to spread
+            return float(self.low[np.searchsorted(running, goal)])
         used = np.flatnonzero(weights)
         low, high, weights = self.low[used], self.high[used], weights[used]
-        goal = share * weights.sum()
-        bottom, top = 0.0, float(high.max(initial=0.0))
+        bottom, top = 0.0, float(high.max())
         for _ in range(34):  # the share below rises with the size: halve the interval
             middle = (bottom + top) / 2
             inside = np.clip((middle - low) / np.maximum(high - low, 1e-300), 0, 1) * (middle >= low)
             bottom, top = (middle, top) if (weights * inside).sum() < goal else (bottom, middle)
-        return top if len(used) else float("nan")
+        return top
 
 
 def share_below(counts: np.ndarray, threshold: float, atoms: bool) -> float:

@@ -5,7 +5,7 @@ import torch
 from data.corpus import Corpus
 from probes import LanguageModel, histogram, open_model, stream
 from probes.firing import N_FOLDS
-from probes.histogram import EDGES, N_BINS, LogHistogram, count, share_below, size_quantile
+from probes.histogram import EDGES, N_BINS, LogHistogram, Mapped, count, share_below, size_quantile
 from probes.stream import StreamConfig
 from probes.thresholds import ABSOLUTE, SHARES, Tails, Thresholds
 from tests.probes.oracle import Everything
@@ -131,3 +131,23 @@ def test_merged_halves_are_the_whole(tiny: LanguageModel, corpus: Corpus) -> Non
     halves[0].merge(halves[1])
     for name, array in whole.arrays.items():
         assert array.sum() and (halves[0].arrays[name] == array).all()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.9, 1.0])
+def test_the_quantile_of_bins_of_one_value_is_that_of_the_sorted_values(share: float) -> None:
+    """Exact however large the largest: an outlier must not take digits from a small quantile."""
+    rng = np.random.default_rng(3)
+    sizes = np.sort(np.append(rng.exponential(1e-5, 60), 1e6))
+    counts = rng.integers(0, 5, (8, len(sizes)))
+    counts[0, -1] = 1
+    keep = np.array([0, 2, 5])
+    values = np.repeat(sizes, counts[keep].sum(axis=0))
+    assert Mapped(sizes, sizes, counts).quantile(keep, share) == np.quantile(values, share, method="inverted_cdf")
+    assert np.isnan(Mapped(sizes, sizes, 0 * counts).quantile(keep, share))
+
+
+def test_the_quantile_of_wider_bins_spreads_their_values_evenly() -> None:
+    """Two bins, [0, 1] and [1, 3], of 10 and 30 values: a quarter lies below 1, five eighths below 2."""
+    bins = Mapped(np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([[10, 30]]))
+    for share, size in ((0.125, 0.5), (0.25, 1.0), (0.625, 2.0), (1.0, 3.0)):
+        assert bins.quantile(np.array([0]), share) == pytest.approx(size, abs=1e-8)
