@@ -193,19 +193,19 @@ def _moments(rows: Activations, index: np.ndarray) -> tuple[Tensor, float]:
 
 
 def _autoencoder(config: SaeConfig, width: int) -> "TrainingSAE[Any]":
-    import sae_lens
+    from sae_lens.registry import get_sae_training_class
 
     shape: dict[str, Any] = {"d_in": width, "d_sae": config.d_sae or 4 * width}
     if config.architecture in ("topk", "batchtopk") and config.k > shape["d_sae"]:
         raise SaeError(f"k={config.k} active latents exceed d_sae={shape['d_sae']}; choose k <= d_sae")
-    if config.architecture == "topk":
-        return sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**shape, k=config.k))
-    if config.architecture == "batchtopk":
-        return sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**shape, k=float(config.k)))
-    if config.architecture == "jumprelu":
-        settings = sae_lens.JumpReLUTrainingSAEConfig(**shape, l0_coefficient=config.sparsity)
-        return sae_lens.JumpReLUTrainingSAE(settings)
-    return sae_lens.StandardTrainingSAE(sae_lens.StandardTrainingSAEConfig(**shape, l1_coefficient=config.sparsity))
+    of_its_own: dict[str, dict[str, float]] = {
+        "topk": {"k": config.k},
+        "batchtopk": {"k": float(config.k)},
+        "jumprelu": {"l0_coefficient": config.sparsity},
+        "standard": {"l1_coefficient": config.sparsity},
+    }
+    autoencoder, settings = get_sae_training_class(config.architecture)
+    return autoencoder(settings(**shape, **of_its_own[config.architecture]))
 
 
 def _as_used(sae: "TrainingSAE[Any]") -> Any:

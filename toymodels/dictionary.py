@@ -112,11 +112,7 @@ def recover(
     """
     jobs = 1 + (seeds if isinstance(seeds, int) else len(seeds))
     best = train_toys(toy, seeds=toy_seeds, snapshots=0, progress=within(progress, 0, jobs), run=folder).best()
-
-    def later(done: float, total: float, note: str = "") -> None:
-        progress(1 + done * (jobs - 1) / total, jobs, note)
-
-    return run(best, config, seeds=seeds, samples=samples, progress=later)
+    return run(best, config, seeds=seeds, samples=samples, progress=within(progress, 1, jobs, share=jobs - 1))
 
 
 def train(
@@ -215,19 +211,19 @@ def objective(sae: "TrainingSAE[Any]", hidden: Float[Tensor, "samples d_hidden"]
 
 
 def _autoencoder(toy: Toy, config: DictionaryConfig) -> "TrainingSAE[Any]":
-    import sae_lens
+    from sae_lens.registry import get_sae_training_class
 
     shape: dict[str, Any] = {"d_in": toy.config.d_hidden, "d_sae": config.d_sae or toy.config.n_features}
     if config.architecture in ("topk", "batchtopk") and config.k > shape["d_sae"]:
         raise ValueError(f"k={config.k} active latents exceed d_sae={shape['d_sae']}; choose k <= d_sae")
-    if config.architecture == "topk":
-        return sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**shape, k=config.k))
-    if config.architecture == "batchtopk":
-        return sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**shape, k=float(config.k)))
-    if config.architecture == "jumprelu":
-        settings = sae_lens.JumpReLUTrainingSAEConfig(**shape, l0_coefficient=config.sparsity)
-        return sae_lens.JumpReLUTrainingSAE(settings)
-    return sae_lens.StandardTrainingSAE(sae_lens.StandardTrainingSAEConfig(**shape, l1_coefficient=config.sparsity))
+    of_its_own: dict[str, dict[str, float]] = {
+        "topk": {"k": config.k},
+        "batchtopk": {"k": float(config.k)},
+        "jumprelu": {"l0_coefficient": config.sparsity},
+        "standard": {"l1_coefficient": config.sparsity},
+    }
+    autoencoder, settings = get_sae_training_class(config.architecture)
+    return autoencoder(settings(**shape, **of_its_own[config.architecture]))
 
 
 @torch.no_grad()
