@@ -107,7 +107,8 @@ def _losses(held: Mapping[str, Path], active: Any, corpus: Any, config: "SeriesR
         share = (model.k if model.n_experts else base.k) / base.n_experts
         top = {} if model.n_experts else {(i, "neurons"): _top(keep_top, share) for i in range(model.n_layers)}
         told = within(progress, number, len(held))
-        lost = keeping.document_losses(model, evaluated, read, top, told).set_index("document").loc[plain.index]
+        text = keeping.cut(model, evaluated, read)
+        lost = keeping.document_losses(model, text, top, told).set_index("document").loc[plain.index]
         n = plain["n_tokens"].to_numpy()
         difference = (lost["loss"] - plain["loss"]).to_numpy()
         low, high = interval(difference, n)

@@ -11,7 +11,7 @@ error = sum ||y_kept - y||^2 / sum ||y||^2, y without its bias, ordinary tokens.
 Source: Li et al. 2022 (2210.06313), section 4; TEAL for `threshold`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from probes.firing import interval, resamples
 from probes.models import LanguageModel
 from probes.stream import StreamConfig, TokenBatch
 
-__all__ = ["ALL", "CHOICES", "SHARES", "Choice", "document_losses", "halves", "keep_top", "measure", "point"]
+__all__ = ["ALL", "CHOICES", "SHARES", "Choice", "cut", "document_losses", "halves", "keep_top", "measure", "point"]
 
 SHARES = (0.9, 0.8, 0.7, 0.5, 0.3, 0.2, 0.1)
 ALL = -1
@@ -76,13 +76,14 @@ def measure(
     jobs = len(settings) + 2 + control
     known = Calibration(model, config.seed)
     told = _Steps(progress, jobs)
+    text = cut(model, evaluated, config)
     stream.run(model, other, {"energy": known, "sizes": known.sizes}, config, progress=told.next("choosing neurons"))
     for choice, layer, share in settings:
         tell = told.next(f"{choice}, {share:.0%}" + (f", layer {layer}" if layer != ALL else ""))
         if (choice, layer, share) not in held:
             places = [] if choice == "none" else [layer] if layer != ALL else dense_layers(model)
             edits = {(at, "neurons"): known.edit(at, choice, share) for at in places}
-            held[choice, layer, share] = document_losses(model, evaluated, config, edits, tell)
+            held[choice, layer, share] = document_losses(model, text, edits, tell)
             if run is not None:
                 run.save_tables(_tables(held))
     found = _tables(held)
@@ -94,24 +95,37 @@ def measure(
 
 def document_losses(
     model: LanguageModel,
-    corpus: Corpus,
-    config: StreamConfig,
+    text: Sequence[TokenBatch],
     edits: Mapping[tuple[int, str], Edit],
     progress: Progress = silent,
 ) -> DataFrame:
     """Summed next-token loss (nats) of each document under the edits: columns document, loss, n_tokens."""
     sums: dict[str, tuple[float, int]] = {}
-    done = 0
+    done, whole = 0, sum(len(window) - 1 for batch in text for window in batch.windows)
     with model.edited(edits):
-        for batch in _batches(model, corpus, config):
+        for batch in text:
             losses = model.losses(batch.ids).double().cpu()
             for row, window in zip(losses, batch.windows, strict=True):
                 loss, n = sums.get(window.document, (0.0, 0))
                 sums[window.document] = (loss + float(row[: len(window) - 1].sum()), n + len(window) - 1)
                 done += len(window) - 1
-            progress(done, config.n_tokens)
+            progress(done, whole)
     rows = [(document, loss, n) for document, (loss, n) in sums.items()]
     return DataFrame(rows, columns=["document", "loss", "n_tokens"])
+
+
+def cut(model: LanguageModel, corpus: Corpus, config: StreamConfig) -> list[TokenBatch]:
+    """The text's batches, cut into tokens once for any number of edits: whole windows of as many documents as fit."""
+    text = config.window - 1
+    share = -(-max(text, -(-config.n_tokens // len(corpus))) // text) * text
+    shards = corpus.shards(
+        model.tokenizer,
+        tokens_per_shard=config.shard_tokens,
+        n_tokens=config.n_tokens,
+        tokens_per_document=config.tokens_per_document or share,
+        seed=config.seed,
+    )
+    return [batch for shard in shards for batch in stream.batches(shard, model, config)]
 
 
 def point(shares: Float[np.ndarray, " n"], changes: Float[np.ndarray, " n"], cost: float = COSTS_ONE_PERCENT) -> float:
@@ -205,20 +219,6 @@ def _point(curve: Sequence[tuple[float, np.ndarray]], n: Int[np.ndarray, " docum
         # a curve that never costs 1% stays below the smallest share measured
         low, high = np.percentile(np.nan_to_num(points, nan=float(shares.min())), [2.5, 97.5]).tolist()
     return {"share": value, "low": low, "high": high}
-
-
-def _batches(model: LanguageModel, corpus: Corpus, config: StreamConfig) -> Iterator[TokenBatch]:
-    text = config.window - 1
-    share = -(-max(text, -(-config.n_tokens // len(corpus))) // text) * text
-    shards = corpus.shards(
-        model.tokenizer,
-        tokens_per_shard=config.shard_tokens,
-        n_tokens=config.n_tokens,
-        tokens_per_document=config.tokens_per_document or share,
-        seed=config.seed,
-    )
-    for shard in shards:
-        yield from stream.batches(shard, model, config)
 
 
 def _load(run: Run | None) -> dict[tuple[Any, int, float], DataFrame]:
