@@ -60,8 +60,10 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
                 if b"\0" in raw:
                     raise CorpusError(f"{path}, line {number}: holds zero bytes: a binary file, or UTF-16; give UTF-8")
                 yield number, _decode(raw, encoding if number == 1 else encoding.removesuffix("-sig"), path, number)
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read: {error.strerror or error}") from error
+    except CorpusError:
+        raise
+    except (OSError, ValueError) as error:  # a name may hold what no file's can
+        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _decode(raw: bytes, encoding: str, path: Path, number: int) -> str:

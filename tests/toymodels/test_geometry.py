@@ -205,4 +205,11 @@ def test_a_senseless_tolerance_gets_a_sentence(tolerance: float) -> None:
 
 def test_features_at_right_angles_do_not_interfere_however_little_is_tolerated() -> None:
     graph = geometry.interference_graph(torch.eye(4)[:, [0, 1, 2, 2]], tolerance=0.0)
-    assert graph[["source", "target"]].to_numpy().tolist() == [[2, 3]]
+    assert graph[["source", "target", "component"]].to_numpy().tolist() == [[2, 3, 2]]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_what_is_represented_is_a_share_of_the_longest_column(scale: float) -> None:
+    W = scale * torch.tensor([[1.0, -1.0, 0.0, 0.05], [0.0, 0.0, 0.2, 0.0]])
+    assert geometry.recognize(W).unrepresented == (3,)
+    assert geometry.recognize(W, represented=0.3).unrepresented == (2, 3)

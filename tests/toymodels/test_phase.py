@@ -1,6 +1,8 @@
 """Phase diagrams against integration by SciPy, finite differences and the closed forms."""
 
 import itertools
+import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -218,6 +220,14 @@ def test_progress_rises_to_the_end_and_can_stop_the_work() -> None:
 def test_bad_settings_get_a_sentence(settings: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         phase.diagram(**{"resolution": 4, **settings})
+
+
+@pytest.mark.parametrize("function", [phase.candidate_losses, phase.theoretical_phase])
+def test_densities_and_importances_have_their_domain(function: Callable[[float, float], object]) -> None:
+    function(1.0, 7.0)
+    for density, importance in ((1.01, 1.0), (-0.01, 1.0), (0.5, -0.01), (0.5, math.inf)):
+        with pytest.raises(ValueError, match="is a number in 0"):
+            function(density, importance)
 
 
 def test_too_many_features_get_a_sentence() -> None:
