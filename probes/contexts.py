@@ -13,7 +13,7 @@ from data.tables import Tables
 from data.tokens import SPACE, UNTAGGED
 from probes.firing import Firing, Sums, interval
 from probes.models import LanguageModel
-from probes.sinks import KEPT, SINK
+from probes.sinks import SINK
 from probes.stream import N_BLOCKS, Observation, TokenBatch
 
 CLASSES = (
@@ -58,18 +58,19 @@ class Contexts(Sums):
         )
         self.firing = firing
         """One that is shown the same batches before this one, whose counts are then not made twice."""
-        self._codes: tuple[Any, Tensor] = (None, torch.zeros(0, dtype=torch.int64))
+        self._cells: tuple[Any, Tensor, Tensor] = (None, torch.empty(0), torch.empty(0))
 
     def update(self, seen: Observation) -> None:
         """Add each token's share of firing neurons to its word class and its position."""
         if "gate" not in seen.sites:
             return
         share = self._share(seen).double()
-        place = position_bins(seen.position).clamp(max=self.N_POSITIONS - 1)
-        self._add("position", seen, place, share, seen.group != SINK)
+        places, codes = self._cells_of(seen.tokens)
+        self._add(
+            "position", seen, seen.tokens.on(seen.group.device, "position bin", places), share, seen.group != SINK
+        )
         if seen.tokens.windows:
-            codes = seen.tokens.on(seen.group.device, "class", self._codes_of(seen.tokens))
-            self._add("class", seen, codes, share, seen.group == KEPT)
+            self._add("class", seen, seen.tokens.on(seen.group.device, "word class", codes), share, seen.kept)
 
     def _share(self, seen: Observation) -> Float[Tensor, " n_tokens"]:
         """Share of the layer's neurons that fire on each token."""
@@ -80,13 +81,15 @@ class Contexts(Sums):
                 return counts / gate.shape[1]
         return (gate > 0).float().mean(dim=1)
 
-    def _codes_of(self, tokens: TokenBatch) -> Int[Tensor, " n_tokens"]:
-        if self._codes[0] is not tokens:  # the same for every layer of a batch
-            self._codes = (tokens, torch.from_numpy(class_codes(tokens)))
-        return self._codes[1]
+    def _cells_of(self, tokens: TokenBatch) -> tuple[Int[Tensor, " n_tokens"], Int[Tensor, " n_tokens"]]:
+        """Place of each token by position and block, and by word class and block."""
+        if self._cells[0] is not tokens:  # the same for every layer of a batch
+            places = position_bins(tokens.position).clamp(max=self.N_POSITIONS - 1) * N_BLOCKS + tokens.block
+            codes = torch.from_numpy(class_codes(tokens)) * N_BLOCKS + tokens.block if tokens.windows else places
+            self._cells = (tokens, places, codes)
+        return self._cells[1:]
 
-    def _add(self, what: str, seen: Observation, bins: Tensor, share: Tensor, used: Tensor) -> None:
-        cell = bins * N_BLOCKS + seen.block
+    def _add(self, what: str, seen: Observation, cell: Tensor, share: Tensor, used: Tensor) -> None:
         shape = (len(CLASSES) if what == "class" else self.N_POSITIONS, N_BLOCKS)
         for name, values in (("sums", share * used), ("tokens", used.long())):
             cells = torch.zeros(shape[0] * shape[1], dtype=values.dtype, device=values.device)

@@ -16,13 +16,11 @@ from data.tables import Tables
 from probes.describe import MEASURES, token_measures
 from probes.models import LanguageModel
 from probes.sinks import FIRST, GROUPS, KEPT, SINK
-from probes.stream import N_BLOCKS, Observation
+from probes.stream import N_BLOCKS, N_FOLDS, Observation
 
 SINK_VIEWS = {"without": (KEPT,), "with": (KEPT, SINK, FIRST)}
 """How tables name what is counted: ordinary tokens only, or all of them."""
 N_RESAMPLES = 1000
-N_FOLDS = 8
-"""Groups of documents that are left out in turn, where what is measured is no ratio of sums over tokens."""
 
 
 class Sums(ABC):
@@ -66,10 +64,12 @@ class Sums(ABC):
         values = values.to(torch.from_numpy(whole[:0]).dtype)
         if values.device.type == "cpu":
             whole[layer : layer + 1][(slice(None), *corner)] += values[None].numpy()
-            return
-        if (name, layer) not in self._waiting:
-            self._waiting[name, layer] = values.new_zeros(whole.shape[1:])
-        self._waiting[name, layer][corner] += values
+        elif values.shape != whole.shape[1:]:
+            self._waiting.setdefault((name, layer), values.new_zeros(whole.shape[1:]))[corner] += values
+        elif (name, layer) in self._waiting:
+            self._waiting[name, layer] += values
+        else:
+            self._waiting[name, layer] = values.clone()
 
     def merge(self, other: "Sums") -> None:
         """Add the other's arrays."""
@@ -113,7 +113,7 @@ class Firing(Sums):
             self._fires = torch.empty(gate.shape, device=gate.device)
         fires = torch.gt(gate, 0, out=self._fires)
         group, block = seen.group, seen.block
-        column = torch.where(group == KEPT, block % N_FOLDS, N_FOLDS - 1 + group)
+        column = torch.where(seen.kept, seen.fold, N_FOLDS - 1 + group)
         member = (column[:, None] == torch.arange(N_FOLDS + len(GROUPS) - 1, device=gate.device)).float()
         counts = (member.T @ fires).long()
         self.add("fired_in_fold", seen.layer, counts[:N_FOLDS])
@@ -231,7 +231,7 @@ class InputMoments(Sums):
 
     def update(self, seen: Observation) -> None:
         """Add x and x x^T of every `stride`-th token, if it is an ordinary one."""
-        kept = seen.group[:: self.stride] == KEPT
+        kept = seen.kept[:: self.stride]
         x = seen.sites["ffn_input"][:: self.stride].float().masked_fill(~kept[:, None], 0)
         self.add("count", seen.layer, kept.sum())
         self.add("total", seen.layer, x.sum(dim=0).double())

@@ -17,7 +17,6 @@ from torch import Tensor
 from data.tables import Tables
 from probes.firing import N_FOLDS, Sums
 from probes.models import LanguageModel
-from probes.sinks import KEPT
 from probes.stream import Observation
 
 LOWEST, HIGHEST = -24, 16
@@ -150,7 +149,7 @@ def root_mean_square(counts: np.ndarray, centres: np.ndarray) -> float:
 
 def folds(seen: Observation) -> Tensor:
     """Fold of each token's document, -1 for attention sinks and first positions."""
-    return torch.where(seen.group == KEPT, seen.block % N_FOLDS, -1)
+    return seen.fold.masked_fill(~seen.kept, -1)
 
 
 @njit(nogil=True, cache=True)
@@ -176,7 +175,7 @@ def counted(bits: Int[Tensor, "n_tokens width"], fold: Int[Tensor, " n_tokens"])
     if bits.element_size() == 4:
         bits = (bits >> 16).short()
     # tokens of no fold are counted behind the last and left out; a pattern is a number from -2^15 on
-    corner = torch.where(fold < 0, N_FOLDS, fold) * 2 * signs + signs
+    corner = (fold.masked_fill(fold < 0, N_FOLDS) * 2 + 1) * signs
     cells = torch.zeros((N_FOLDS + 1) * 2 * signs, dtype=torch.int32, device=bits.device)
     one = cells.new_ones(1)
     rows = max(1, 2**25 // bits.shape[1])

@@ -15,7 +15,6 @@ from data.tables import Tables
 from probes import load
 from probes.firing import N_FOLDS, Sums, jackknife
 from probes.models import LanguageModel, ModelError
-from probes.sinks import KEPT
 from probes.stream import N_BLOCKS, Observation, TokenBatch
 
 COLUMNS = ["layer", "measure", "value", "low", "high", "chance", "chance_low", "chance_high", "ceiling", "n_tokens"]
@@ -50,15 +49,15 @@ class RoutingCounts(Sums):
         index = seen.sites.get("expert_index")
         if index is None:
             return
-        layer, width, kept = seen.layer, self.widths[seen.layer], seen.group == KEPT
+        layer, width, kept = seen.layer, self.widths[seen.layer], seen.kept
         hot = _one_hot(index.long().masked_fill(~kept[:, None], -1), width)
-        weight = _one_hot(index.long(), width, torch.where(kept[:, None], seen.sites["expert_weight"], 0))
+        weight = _one_hot(index.long(), width, seen.sites["expert_weight"].masked_fill(~kept[:, None], 0))
         follows = (torch.diff(seen.position) == 1) & kept[1:] & kept[:-1]
         repeats = (hot[1:] * hot[:-1]).sum(dim=1) * follows
         columns = {"chosen": hot, "weight": weight, "tokens": kept[:, None]}
         columns |= {"repeats": _after_first(repeats), "consecutive": _after_first(follows)}
         if "router_probabilities" in seen.sites:
-            probability = torch.where(kept[:, None], seen.sites["router_probabilities"].double(), 0)
+            probability = seen.sites["router_probabilities"].double().masked_fill(~kept[:, None], 0)
             entropy = torch.special.entr(probability).sum(dim=1, keepdim=True)
             columns |= {"probability": probability, "entropy": entropy}
         self._add_by_block(layer, seen.block, columns)
@@ -171,8 +170,7 @@ def _after_first(values: Shaped[Tensor, " n_less_1"]) -> Float[Tensor, "n 1"]:
 
 def _by_fold(tokens: TokenBatch) -> tuple[Int[Tensor, " n"], list[int]]:
     """Places of the tokens, those of one fold of documents together, and how many each fold has; on the processor."""
-    fold = tokens.block % N_FOLDS
-    return fold.argsort(stable=True), torch.bincount(fold, minlength=N_FOLDS).tolist()
+    return tokens.fold.argsort(stable=True), torch.bincount(tokens.fold, minlength=N_FOLDS).tolist()
 
 
 def _stacked(frames: list[DataFrame]) -> DataFrame:

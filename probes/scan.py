@@ -24,8 +24,9 @@ STRIP, TILE = 512, 2048
 WIDE_STRIP = 2048
 """Rows of a tile where columns are read and scaled anew for each, so that there are few such readings."""
 
-DEVICE_STRIP, DEVICE_TILE = 8192, 16384
-"""The same on an accelerator, where a tile has to outweigh some hundred steps of bookkeeping: 512 MiB in float32."""
+DEVICE_TILE = 16384
+"""Rows and columns of a tile on an accelerator, where it has to outweigh some hundred steps of bookkeeping: 1 GiB in
+float32.  Half the rows where a sixteenth of the free memory is less."""
 
 KEPT = 2**27
 """Bytes up to which the unit columns are kept (on a GPU a quarter of its free memory); beyond, each tile scales its
@@ -87,13 +88,15 @@ def nearest(
     book: Book = Heaps(n, k, dtype) if compiled and device.type == "cpu" else Sorted(n, k, dtype, device)
     held = _Checkpoint(checkpoint, columns, k, dtype) if checkpoint else None
     start = held.resume(book) if held else 0
-    most = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else KEPT
-    keeps = n * columns.d_model * torch.finfo(dtype).bits // 8 <= most
+    on_cpu, free = device.type == "cpu", torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 4 * KEPT
+    size = torch.finfo(dtype).bits // 8
+    keeps = n * columns.d_model * size <= (KEPT if on_cpu else free // 4)
     if keeps:
         columns = columns.keep(dtype)
-    on_cpu = device.type == "cpu"
-    strip = strip or (DEVICE_STRIP if not on_cpu else STRIP if keeps else WIDE_STRIP)
     tile = tile or (TILE if on_cpu else DEVICE_TILE)
+    if not strip and not on_cpu:
+        strip = DEVICE_TILE if DEVICE_TILE**2 * size <= free // 16 else DEVICE_TILE // 2
+    strip = strip or (STRIP if keeps else WIDE_STRIP)
     total = n * (n - 1) / 2
     places = [(top, left) for top in range(start, n, strip) for left in range(top, n, tile)]
     products = _Products(columns, dtype, strip, tile)

@@ -130,11 +130,10 @@ def _beating(tile: Tensor, row_bar: Tensor, column_bar: Tensor) -> Int[Tensor, "
     if whole:
         groups = tile[:whole].unflatten(0, (-1, GROUP)).amax(1)
         lowest = torch.minimum(row_bar[:whole].view(-1, GROUP).amin(1)[:, None], column_bar)
-        over = torch.gt(groups, lowest).view(-1)
-        if int(over.sum()) * 4 > max(groups.numel(), 64):  # bars of unlike height stand together: look at each entry
+        group = _true(torch.gt(groups, lowest).view(-1))
+        if len(group) * 4 > max(groups.numel(), 64):  # bars of unlike height stand together: look at each entry
             over = torch.gt(tile, torch.minimum(row_bar[:, None], column_bar)).view(-1)
             return _true(over) if int(over.sum()) * 4 <= max(tile.numel(), 64) else None
-        group = _true(over)
         corner = group + _row_and_column(group, width)[0] * ((GROUP - 1) * width)
         at = (corner[:, None] + width * torch.arange(GROUP, device=tile.device)).view(-1)
         bar = lowest.view(-1).index_select(0, group)

@@ -1,10 +1,13 @@
-"""Shards of a text on a Ray cluster: a worker shows one to empty accumulators, and they are merged in reading order.
+"""Shards of a text cut ahead of the model, and shards on a Ray cluster.
+
+On a cluster a worker shows one to empty accumulators, and they are merged in reading order.
 
 Counts are those of a pass in one process; sums of floats are added in another order, and agree to rounding.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +22,16 @@ if TYPE_CHECKING:
 
 Shard = list[TokenizedDocument]
 States = dict[str, dict[str, np.ndarray]]
+
+
+def ahead(shards: Iterable[Shard]) -> Iterator[Shard]:
+    """The same, each cut into tokens while the one before it is read: to a GPU cutting is as long as reading."""
+    given = iter(shards)
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(next, given, None)
+        while (shard := coming.result()) is not None:
+            coming = beside.submit(next, given, None)
+            yield shard
 
 
 def empty(accumulators: Mapping[str, Any], model: LanguageModel) -> dict[str, Any]:

@@ -10,7 +10,6 @@ bit.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from data.config import Config
@@ -31,12 +30,14 @@ from data.tables import Tables
 from data.tokens import TokenizedDocument, Window
 from probes import shards
 from probes.models import LanguageModel
-from probes.sinks import find_sinks
+from probes.sinks import KEPT, find_sinks
 
 Where = Literal["local", "ray"]
 """On what a pass runs: this process, or a Ray cluster."""
 N_BLOCKS = 64
 """Documents fall into this many blocks, the units that are resampled for intervals (with fewer documents: one each)."""
+N_FOLDS = 8
+"""Groups of documents that are left out in turn, where what is measured is no ratio of sums over tokens."""
 
 
 class StreamConfig(Config):
@@ -76,7 +77,7 @@ class TokenBatch:
     block: Int[Tensor, " n_tokens"]
     """Resampling block of the token's document, 0 to N_BLOCKS - 1."""
     moved: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict, repr=False, compare=False)
-    """Copies on other devices: made once a batch, as each one makes the processor wait for the device."""
+    """Copies on other devices: once a batch, as making one waits for the device."""
 
     def flat(self, tensor: Tensor) -> Tensor:
         """One row a token from a site's tensor (batch, position, ...)."""
@@ -85,11 +86,14 @@ class TokenBatch:
 
     def on(self, device: torch.device, name: str, tensor: Tensor) -> Tensor:
         """`tensor`, which is this batch's and called `name`, on the device."""
-        if tensor.device == device:
-            return tensor
-        if (name, device) not in self.moved:
+        if tensor.device != device and (name, device) not in self.moved:
             self.moved[name, device] = tensor.to(device)
-        return self.moved[name, device]
+        return tensor if tensor.device == device else self.moved[name, device]
+
+    @cached_property
+    def fold(self) -> Int[Tensor, " n_tokens"]:
+        """Fold of each token's document."""
+        return self.block % N_FOLDS
 
     @cached_property
     def start(self) -> int:
@@ -117,6 +121,16 @@ class Observation:
     def block(self) -> Int[Tensor, " n_tokens"]:
         """Resampling block of each token, where the group lies."""
         return self.tokens.on(self.group.device, "block", self.tokens.block)
+
+    @property
+    def fold(self) -> Int[Tensor, " n_tokens"]:
+        """Fold of each token's document, where the group lies."""
+        return self.tokens.on(self.group.device, "fold", self.tokens.fold)
+
+    @cached_property
+    def kept(self) -> Bool[Tensor, " n_tokens"]:
+        """Whether the token is an ordinary one."""
+        return self.group == KEPT
 
     @property
     def position(self) -> Int[Tensor, " n_tokens"]:
@@ -221,7 +235,7 @@ def _one_after_the_other(
     tell: Progress,
 ) -> Iterator[list[TokenizedDocument]]:
     done = 0
-    for shard in left if model.device.type == "cpu" else _ahead(left):
+    for shard in left if model.device.type == "cpu" else shards.ahead(left):
         for batch in batches(shard, model, config):
             show(model, [batch], accumulators, config, layers)
             done += sum(len(w) - 1 for w in batch.windows)
@@ -233,16 +247,6 @@ def begin(model: LanguageModel, corpus: Corpus, accumulators: Mapping[str, Accum
     """Show the first batch alone: to accumulators that settle something on it, before they are copied for a cluster."""
     for shard in islice(_shards(model, corpus, config, None), 1):
         show(model, islice(batches(shard, model, config), 1), accumulators, config)
-
-
-def _ahead(shards: Iterable[list[TokenizedDocument]]) -> Iterator[list[TokenizedDocument]]:
-    """The same, each cut into tokens while the one before it is read: on a GPU cutting takes as long as reading."""
-    given = iter(shards)
-    with ThreadPoolExecutor(1) as beside:
-        coming = beside.submit(next, given, None)
-        while (shard := coming.result()) is not None:
-            coming = beside.submit(next, given, None)
-            yield shard
 
 
 def show(

@@ -61,6 +61,7 @@ class Tails(Sums):
         shape = (model.n_layers, N_FOLDS, len(self.GRID), 2)
         super().__init__(sums=np.zeros(shape), tokens=np.zeros(shape[:2], dtype=np.int64))
         self.stride = stride
+        self._grid = torch.from_numpy(self.GRID).float()
         self.down = {
             layer: of_model(model, f"layer-{layer}-down").matrix
             for layer, block in enumerate(model.blocks)
@@ -77,7 +78,7 @@ class Tails(Sums):
         if not len(z):
             return
         used = (fold >= 0) & (z != 0).any(dim=1)
-        place = torch.where(used, fold, N_FOLDS)  # of no use: behind the last fold, and left out
+        place = fold.masked_fill(~used, N_FOLDS)  # of no use: behind the last fold, and left out
         sums = torch.zeros(N_FOLDS + 1, len(self.GRID), 2, dtype=torch.float64, device=z.device)
         self.add("sums", seen.layer, sums.index_add_(0, place, self._tails(z, seen.layer, used))[:N_FOLDS])
         self.add("tokens", seen.layer, (place[:, None] == torch.arange(N_FOLDS, device=z.device)).sum(dim=0))
@@ -88,7 +89,9 @@ class Tails(Sums):
         """Relative length of the tail, and share of neurons at or above the threshold; no step waits for a GPU."""
         down = torch.as_tensor(self.down[layer])
         size = z.float().abs() * self.lengths[layer]
-        grid = torch.from_numpy(self.GRID).to(size)
+        if self._grid.device != size.device:
+            self._grid = self._grid.to(size.device)
+        grid = self._grid
         largest = (size if used is None else size.masked_fill(~used[:, None], 0)).max()
         last = (grid <= largest).sum()
         every = torch.arange(len(self.GRID), device=z.device)

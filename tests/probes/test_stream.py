@@ -14,7 +14,7 @@ from pandas.testing import assert_frame_equal
 
 from data import Cancelled, runs
 from data.corpus import Corpus
-from probes import LanguageModel, sparsity, stream
+from probes import LanguageModel, shards, sparsity, stream
 from probes.firing import Concentration, Firing, InputMoments, SinkCount, interval
 from probes.sinks import FIRST, SINK, find_sinks
 from probes.stream import Observation, StreamConfig
@@ -34,6 +34,17 @@ def test_every_token_is_seen_once_in_every_layer(tiny: LanguageModel, corpus: Co
         read = [t for s in of_layer for w in s.tokens.windows for t in w.token_ids[1:].tolist()]
         assert sorted(read) == sorted(np.concatenate([d.token_ids for d in wanted]).tolist())
         assert all(len(s.tokens) == len(s.group) == len(s.sites["gate"]) for s in of_layer)
+
+
+def test_shards_cut_ahead_come_in_order_and_a_failure_comes_in_its_place() -> None:
+    def cut() -> Any:
+        yield from ([number] for number in range(5))
+        raise ValueError("no more text")
+
+    coming = shards.ahead(cut())  # type: ignore[arg-type]
+    assert [next(coming) for _ in range(5)] == [[0], [1], [2], [3], [4]]
+    with pytest.raises(ValueError, match="no more text"):
+        next(coming)
 
 
 def test_padding_changes_nothing(tiny: LanguageModel, corpus: Corpus) -> None:
