@@ -8,7 +8,7 @@ toy_losses, toy_jumps, toy_seeds`, and `toy_neurons, toy_neuron_kinds` (hidden R
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from data.config import Config
 from data.progress import Cancelled, Progress, silent
 from data.tables import Tables
 from toymodels import ToyConfig, geometry, phase, sweep, train
+from toymodels.presets import find
 
 Seeds = Annotated[int, Field(ge=1, le=200)]
 
@@ -70,55 +71,55 @@ class Preset(NamedTuple):
     words: str
 
 
+def _point(name: str, words: str, seeds: int | None = None, **point: Any) -> Preset:
+    """The experiment called `name` in `toymodels.presets`, at one point of its grid."""
+    preset = find(name)
+    toy = ToyConfig.model_validate(preset.config.model_dump() | point)
+    return Preset(OneModel(toy=toy, seeds=seeds or preset.seeds), words)
+
+
 PRESETS: Mapping[str, Preset] = {
-    "pentagon": Preset(
-        OneModel(), "Five equal, sparse features in a plane: a pentagon, each feature with 2/5 dimension."
+    "pentagon": _point(
+        "pentagon", "Five equal, sparse features in a plane: a pentagon, each feature with 2/5 dimension."
     ),
-    "dense": Preset(
-        OneModel(toy=ToyConfig(feature_probability=1.0, importance=0.9)),
+    "dense": _point(
+        "intro",
         "The same five, always on: two are kept, orthogonal, and three dropped. No superposition.",
+        feature_probability=1.0,
     ),
-    "importance": Preset(
-        OneModel(toy=ToyConfig(n_features=20, d_hidden=5, feature_probability=0.1, importance=0.7), seeds=5),
+    "importance": _point(
+        "basic",
         "Twenty features of falling importance in five dimensions: the first few share them in antipodal pairs.",
+        feature_probability=0.1,
     ),
     "square antiprism": Preset(
         OneModel(toy=ToyConfig(n_features=8, d_hidden=3, feature_probability=0.03)),
         "Eight equal features in space: a square antiprism, 3/8 dimension each.",
     ),
-    "correlated octahedron": Preset(
-        OneModel(toy=ToyConfig(n_features=6, d_hidden=3, features="correlated", group_size=3), seeds=16),
+    "octahedron": _point(
+        "octahedron",
         "Two groups of three that fire together: each is orthogonal inside, opposite to the other group.",
     ),
-    "anticorrelated pairs": Preset(
-        OneModel(toy=ToyConfig(n_features=4, d_hidden=2, features="anticorrelated"), seeds=16),
-        "Pairs that never fire together lie opposite each other, at no cost.",
-    ),
-    "odd one out": Preset(
-        OneModel(toy=ToyConfig(feature_probability=(0.0125, 0.05, 0.05, 0.05, 0.05))),
+    "anticorrelated": _point("anticorrelated", "Pairs that never fire together lie opposite each other, at no cost."),
+    "odd feature": _point(
+        "odd-feature",
         "One feature four times rarer: the pentagon gives way to two digons.",
+        seeds=10,
+        feature_probability=(0.0125, 0.05, 0.05, 0.05, 0.05),
     ),
-    "privileged basis": Preset(
-        OneModel(
-            toy=ToyConfig(n_features=10, d_hidden=5, feature_probability=0.15, importance=0.75, model="hidden_relu"),
-            seeds=50,
-        ),
+    "privileged basis": _point(
+        "privileged-basis",
         "A ReLU on the hidden layer: some neurons answer to one feature, the others share.",
+        seeds=50,
+        feature_probability=0.15,
     ),
-    "absolute value": Preset(
-        OneModel(
-            toy=ToyConfig(
-                n_features=20,
-                d_hidden=8,
-                feature_probability=0.05,
-                importance=0.8,
-                signed=True,
-                model="untied",
-                target="absolute",
-            ),
-            seeds=5,
-        ),
+    "absolute value": _point(
+        "absolute-value",
         "Computing |x| on more features than neurons allow one by one: computation in superposition.",
+        seeds=5,
+        n_features=20,
+        d_hidden=8,
+        feature_probability=0.05,
     ),
 }
 """Presets of one model by name."""
