@@ -28,7 +28,7 @@ from probes.controls import random_init
 from probes.expert_fits import SITES, Fits, Moments
 from probes.expert_similarity import downs, neuron_cosines, same_token_cosine
 from probes.firing import interval, jackknife
-from probes.keeping import document_losses, halves
+from probes.keeping import cut, document_losses, halves
 from probes.models import LanguageModel
 from probes.models.moe import RoutedModel
 from probes.sinks import KEPT
@@ -203,14 +203,15 @@ def _costs(
 ) -> Iterator[dict[str, Any]]:
     """Rows of `mean_cost`."""
     config = config.model_copy(update={"n_tokens": min(COST_TOKENS, config.n_tokens)})
-    plain = document_losses(model, scored, config, {})
+    text = cut(model, scored, config)
+    plain = document_losses(model, text, {})
     n = plain["n_tokens"].to_numpy()
     for step, (layer, of) in enumerate(fits.items()):
         lost = {}
         ways: tuple[Replacement, ...] = ("mean", "zero")
         for way in ways:
             with replaced(model, layer, dict.fromkeys(range(len(of.mean)), way), of):
-                lost[way] = (document_losses(model, scored, config, {})["loss"] - plain["loss"]).to_numpy()
+                lost[way] = (document_losses(model, text, {})["loss"] - plain["loss"]).to_numpy()
         low, high = interval(lost["mean"], n)
         value, chance = (float(lost[way].sum() / n.sum()) for way in ways)
         row = {"layer": layer, "measure": "mean_cost", "value": value, "low": low, "high": high, "chance": chance}

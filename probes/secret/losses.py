@@ -17,7 +17,7 @@ from data.corpus import Corpus
 from data.progress import Progress, silent, within
 from probes.activations import held_out
 from probes.firing import interval
-from probes.keeping import document_losses
+from probes.keeping import cut, document_losses
 from probes.models import LanguageModel
 from probes.secret.fitting import Fit, replacing
 from probes.secret.teacher import LayerTeacher
@@ -56,14 +56,15 @@ def measure_losses(
     every = tuple(sorted(found))
     sets = [(layer,) for layer in every if alone] + ([every] if together and (len(every) > 1 or not alone) else [])
     jobs, done = 1 + len(sets) * len(REPLACEMENTS), 0
-    plain = document_losses(model, measured, config, {}, within(progress, 0, jobs))
+    text = cut(model, measured, config)
+    plain = document_losses(model, text, {}, within(progress, 0, jobs))
     rows: list[dict[str, Any]] = []
     for layers in sets:
         losses = {}
         for name in REPLACEMENTS:
             done += 1
             edits = replacing({layer: _answer(model, found[layer], name) for layer in layers})
-            losses[name] = document_losses(model, measured, config, edits, within(progress, done, jobs))
+            losses[name] = document_losses(model, text, edits, within(progress, done, jobs))
         about = {
             "layers": ", ".join(map(str, layers)),
             "stored": sum(found[layer].active_parameters.stored for layer in layers),
