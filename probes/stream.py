@@ -51,7 +51,7 @@ class StreamConfig(Config):
     window: int = 256
     """Positions a window holds; each begins with the model's document token."""
     batch_tokens: int = 2_048
-    """Tokens that go through the model together."""
+    """Tokens that go through the model together; a large GPU wants 16,384 or more."""
     shard_tokens: int = 8_192
     """Tokens after which, at the end of the document, the state is saved."""
     first_positions: int = 4

@@ -13,20 +13,24 @@ Row = tuple[str, str, str]
 
 def markdown(results: Path = HERE / "results") -> str:
     """A table with what was measured, the figure and the goal; a benchmark without a result is left out."""
-    rows, machines = [], set()
+    rows, machines, cards = [], set(), set()
     for name, read in READERS.items():
         path = results / f"{name}.json"
         if path.exists():
             kept = json.loads(path.read_text(encoding="utf-8"))
             rows += [(what, figure, goal, f"`{name.removesuffix('_large')}`") for what, figure, goal in read(kept)]
-            machines |= {kept["provenance"]["machine"]} if "provenance" in kept else set()
+            if "device" in kept:
+                cards.add(f"{kept['device']} in {kept['provenance']['machine']}")
+            elif "provenance" in kept:
+                machines.add(kept["provenance"]["machine"])
     lines = [
         "| what | measured | goal | benchmark |",
         "|---|---|---|---|",
         *("| " + " | ".join(r) + " |" for r in rows),
     ]
-    where = "; ".join(sorted(machines))
-    return "\n".join([*lines, "", f"CPU time, one thread, each ratio within one run ({where})."])
+    told = f"CPU time, one thread, each ratio within one run ({'; '.join(sorted(machines))})."
+    told += f" `gpu`: wall-clock time, the median of its rounds ({'; '.join(sorted(cards))})." if cards else ""
+    return "\n".join([*lines, "", told])
 
 
 def replaced(text: str, table: str) -> str:
@@ -114,6 +118,28 @@ def _startup(kept: dict[str, Any]) -> Iterator[Row]:
             yield f"Start: {row['what']}", f"{row['seconds']:.2f} s", f"{row['goal']} s"
 
 
+def _gpu(kept: dict[str, Any]) -> Iterator[Row]:
+    card = " ".join(kept["device"].split()[:2])
+    of_model: dict[str, list[dict[str, Any]]] = {}
+    for row in kept["rows"]:
+        if row["kind"] == "stream":
+            of_model.setdefault(row["model"], []).append(row)
+    for model, rows in of_model.items():
+        few, many = rows[0], rows[-1]
+        figure = (
+            f"{many['plain_tokens_s']:,.0f} tokens a second plain, {many['ratio']:.2f} times as long with everything "
+        )
+        figure += f"measured ({few['ratio']:.2f} at {few['batch_tokens']:,}"
+        figure += f", {many['capture_ratio']:.2f} with experts captured)" if "capture_ratio" in many else ")"
+        which = model if model == "tinymoe" else f"The shape of {model}"
+        yield f"{which} on {card}, {many['batch_tokens']:,} tokens at once", figure, ""
+    for row in kept["rows"]:
+        if row["kind"] == "coherence":
+            figure = f"{row['seconds']:.1f} s, {row['ratio']:.2f} times F²d multiply-adds at the card's float32 rate; "
+            size = f"Coherence of F = {row['F']:,}, d = {row['d']} on {card}"
+            yield size, f"{figure}{row['peak_mb']:,.0f} MB beyond the input", ""
+
+
 READERS = {
     "toys": _toys,
     "phase": _phase,
@@ -123,6 +149,7 @@ READERS = {
     "nulls": _nulls,
     "coherence": _coherence,
     "coherence_large": _coherence,
+    "gpu": _gpu,
     "secret": _secret,
     "explorer": _explorer,
     "startup": _startup,
