@@ -55,8 +55,9 @@ def url(port: int, page: str = "", **query: str | None) -> str:
 @contextlib.contextmanager
 def serving(runs_folder: Path, port: int, wait: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
     """The server showing the runs below `runs_folder`, up and answering; it ends with the block."""
-    # said here as well, where no setting of the user's own Streamlit can open the dashboard to a network
-    settings = [f"--server.port={port}", f"--server.address={ADDRESS}", "--server.enableXsrfProtection=true"]
+    # said here as well, where no setting of the user's own Streamlit can open the dashboard to a network or other sites
+    settings = [f"--server.port={port}", f"--server.address={ADDRESS}"]
+    settings += ["--server.enableXsrfProtection=true", "--server.enableCORS=true"]
     command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT), *settings]
     env = os.environ | {"SPARSESCOPE_RUNS": str(runs_folder.resolve())}
     # a session of its own: Ctrl-C reaches the command that started it, which then ends it in order

@@ -32,7 +32,7 @@ def rotary_rows(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path: Path, hf: Any, tokenizer: Any) -> None:
+def write_gguf(path: Path, hf: Any, tokenizer: Any, lacking: str = "") -> None:
     writer = gguf.GGUFWriter(path, "llama")
     config = hf.config
     writer.add_block_count(config.num_hidden_layers)
@@ -61,7 +61,8 @@ def write_gguf(path: Path, hf: Any, tokenizer: Any) -> None:
             weight = state[f"model.layers.{layer}.{theirs}.weight"]
             if ours in ("attn_q", "attn_k"):
                 weight = rotary_rows(weight, config.num_attention_heads)
-            writer.add_tensor(f"blk.{layer}.{ours}.weight", np.ascontiguousarray(weight))
+            if f"blk.{layer}.{ours}" != lacking:
+                writer.add_tensor(f"blk.{layer}.{ours}.weight", np.ascontiguousarray(weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -86,6 +87,16 @@ def test_any_gguf_file_opens_with_the_weights_written_into_it(
     monkeypatch.setattr(weights, "dequantise", refused)
     again = open_model(tmp_path / "tiny.gguf")
     assert again.fingerprint == model.fingerprint
+
+
+def test_weights_that_a_gguf_file_lacks_are_told_and_not_made_up(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSESCOPE_CACHE", str(tmp_path / "cache"))
+    write_gguf(tmp_path / "tiny.gguf", tiny_hf(), tokenizer, lacking="blk.1.ffn_up")
+    with pytest.raises(ModelError, match=r"no weights for 1 parameters .*model\.layers\.1\.mlp\.up_proj\.weight"):
+        open_model(tmp_path / "tiny.gguf")
+    assert not list((tmp_path / "cache").glob("gguf-*"))
 
 
 @pytest.fixture

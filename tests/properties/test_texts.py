@@ -1,5 +1,6 @@
 """Texts from the edges of Unicode, through the corpus, the tokenizer, the taggers and the files they lie in."""
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -153,6 +154,14 @@ def test_a_line_of_ten_megabytes(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"long{suffix}"
     path.write_bytes(b"text\n" * (suffix == ".csv") + b"a" * 10_000_001)
     assert judge(f"data.open_corpus {suffix}", lambda: open_corpus(path)) is None
+
+
+def test_labels_that_are_packed_are_not_unpacked(tmp_path: Path) -> None:
+    """A megabyte that unpacks to one gigabyte, which pandas would do by the file's name."""
+    with gzip.open(tmp_path / "labels.csv.gz", "wb", compresslevel=9) as file:
+        for _ in range(1_000):
+            file.write(b"word,label\n" + bytes(1_000_000))
+    assert judge("data.labels.read_labels", lambda: read_labels(tmp_path / "labels.csv.gz")) is None
 
 
 def test_a_column_of_lists_is_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Where something from outside comes in: the server's address, uploads, archives, fetched weights."""
 
+import http.client
 import re
 import tomllib
 import zipfile
@@ -23,15 +24,32 @@ from probes.models.weights import ModelError
 SETTINGS = Path(server.__file__).parent / "dashboard" / ".streamlit" / "config.toml"
 
 
+def speaks(port: int, host: str, origin: str) -> int:
+    """Status with which the server answers a page that wants a WebSocket, all there is to the dashboard: 101 is yes."""
+    asked = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    key = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    asked.request("GET", "/_stcore/stream", headers=upgrade | key | {"Host": host, "Origin": origin})
+    return asked.getresponse().status
+
+
 def test_the_server_listens_to_this_machine_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the user's own settings say otherwise."""
     monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "0.0.0.0")
+    monkeypatch.setenv("STREAMLIT_SERVER_ENABLE_CORS", "false")
     port = server.pick_port()
     with server.serving(tmp_path, port) as process:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        # a page of another site, and a name of another site turned to this machine
+        answers = [
+            speaks(port, f"127.0.0.1:{port}", f"http://127.0.0.1:{port}"),
+            speaks(port, f"127.0.0.1:{port}", "http://evil.example"),
+            speaks(port, f"evil.example:{port}", f"http://evil.example:{port}"),
+        ]
         open_ends = [c.laddr for p in family for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
     assert open_ends and {end.ip for end in open_ends} == {"127.0.0.1"}
     assert port in {end.port for end in open_ends}
+    assert answers == [101, 403, 403]
 
 
 @pytest.fixture
