@@ -139,6 +139,18 @@ def test_the_run_that_ships_opens_and_decides_the_claims(
     assert sum(file.stat().st_size for file in held.path.iterdir()) < 1_000_000
 
 
+def test_curves_ship_with_their_page(runs_folder: Path, nothing_ships: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "SHIPPED", Path(data.__file__).parent / "bundled" / "runs")
+    test = show("secret", run="smollm2-secret-curves")
+    assert not test.exception and not test.error
+    assert find("secret-curves").title in words(test)
+    curves = open_run("smollm2-secret-curves").table("secret_curves").query("method == 'closed_form'")
+    along = curves.query("axis == 'n_experts'").pivot_table(index="value", columns="condition", values="fvu")
+    assert list(along.index) == [4, 16, 64, 256]
+    # more experts explain more of real activations, and of Gaussian ones no more
+    assert (along["real"].diff().dropna() < 0).all() and along["gaussian"].iloc[-1] > along["gaussian"].iloc[0]
+
+
 def test_verb_fits_keeps_and_exports(runs_folder: Path, tmp_path: Path) -> None:
     from tests.probes.tiny import SENTENCES, tiny_hf
     from toymodels.language_models import save, train_tokenizer
