@@ -11,8 +11,7 @@ from data.config import Config
 from data.progress import Progress, silent, within
 from data.runs import Run
 from data.tables import Tables
-from toymodels.language import LanguageConfig
-from toymodels.language_models import ROUTED
+from toymodels.language_config import ROUTED, LanguageConfig
 
 MEASURED = ["layer", "measure", "value", "low", "high", "n_tokens"]
 LITTLE = LanguageConfig(d_model=32, d_mlp=128, batch_size=8, vocab_size=512, steps=400)

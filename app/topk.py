@@ -7,41 +7,26 @@
 All have the same neurons, text, batches and steps.  Of the trained dense model the same shares of neurons are kept
 after the fact (see `probes.keeping`): the largest of each token, always the same, always the same at random.  Losses
 are of documents that no training read, less that of the dense model with all its neurons on the same documents.
-Sources: Li et al. 2022 (top-k after and during training); Shazeer et al. 2017 (mixtures).
+Sources: Li et al. 2023 (top-k after and during training); Shazeer et al. 2017 (mixtures).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pandas import DataFrame
 
+from app.experiments import over_seeds
+from app.series_models import DENSE, SeriesRun, about_training, variants
 from data.progress import Progress, silent, within
 from data.tables import Tables
-from toymodels.language import LanguageConfig
 
-if TYPE_CHECKING:
-    from app.series import SeriesRun
-
-DENSE = "dense"
 AFTER: tuple[Literal["oracle", "static", "random"], ...] = ("oracle", "static", "random")
 """Ways to keep neurons after the fact."""
 COLUMNS = ["seed", "trained", "choice", "share", "loss", "change", "low", "high", "active", "n_tokens", "n_documents"]
 
 
-def variants(base: LanguageConfig) -> Mapping[str, LanguageConfig]:
-    """The models by name; ValueError unless the base has 8 experts or more, in eighths."""
-    n = base.n_experts
-    if n % 8:
-        raise ValueError(f"n_experts={n} cannot be used by eighths; choose a multiple of 8")
-    whole: dict[str, Any] = base.model_dump(exclude={"balancing"}) | {"family": "llama", "d_mlp": n * base.d_mlp}
-    sparse = whole | {"keep": base.k / n}
-    mixtures = {f"mixture, {k} of {n}": base.model_copy(update={"k": k}) for k in (n // 8, n // 4, n // 2)}
-    named = {DENSE: whole, "dense, top-k": sparse}
-    return {name: LanguageConfig.model_validate(settings) for name, settings in named.items()} | mixtures
-
-
-def measure(config: "SeriesRun", folder: Path, *, corpus: Any = None, progress: Progress = silent) -> Tables:
+def measure(config: SeriesRun, folder: Path, *, corpus: Any = None, progress: Progress = silent) -> Tables:
     """Train every model from every seed, and measure losses on documents it never read.
 
     Tables
@@ -53,12 +38,11 @@ def measure(config: "SeriesRun", folder: Path, *, corpus: Any = None, progress: 
     """
     import pandas as pd
 
-    from app.series import about_training, over_seeds
     from data import open_corpus
     from toymodels import language
 
     text = open_corpus(config.model.corpus) if corpus is None else corpus
-    trainings = over_seeds(variants(config.model), config.seeds)
+    trainings = over_seeds(variants(config), config.seeds)
     places: dict[int, dict[str, Path]] = {}
     models = []
     for number, (name, settings) in enumerate(trainings):
@@ -76,7 +60,7 @@ def measure(config: "SeriesRun", folder: Path, *, corpus: Any = None, progress: 
     return Tables(series_topk=pd.concat(parts, ignore_index=True)[COLUMNS], series_models=DataFrame(models))
 
 
-def _losses(held: Mapping[str, Path], active: Any, corpus: Any, config: "SeriesRun", progress: Progress) -> DataFrame:
+def _losses(held: Mapping[str, Path], active: Any, corpus: Any, config: SeriesRun, progress: Progress) -> DataFrame:
     """The rows of one seed."""
     import pandas as pd
 

@@ -16,16 +16,14 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from toymodels.language import LanguageConfig
+from toymodels.language_config import LanguageConfig
 
-Balancing = Literal["none", "auxiliary", "z_loss", "bias", "capacity"]
 AUXILIARY, Z_LOSS, SPEED = 0.01, 0.001, 0.001
 """Coefficients of the two losses, and the step of the bias."""
 
@@ -46,7 +44,7 @@ def mixtures(model: nn.Module) -> list[Any]:
 
 
 @contextmanager
-def watched(model: nn.Module, config: "LanguageConfig") -> Iterator[Routed]:
+def watched(model: nn.Module, config: LanguageConfig) -> Iterator[Routed]:
     """While open, what the routers do is noted and, under `capacity`, choices beyond it are dropped."""
     seen = Routed()
     share = config.capacity if config.balancing == "capacity" else None
@@ -59,7 +57,7 @@ def watched(model: nn.Module, config: "LanguageConfig") -> Iterator[Routed]:
         yield seen
 
 
-def penalty(seen: Routed, config: "LanguageConfig") -> Tensor | float:
+def penalty(seen: Routed, config: LanguageConfig) -> Tensor | float:
     """What the balancing adds to the loss of a batch, in nats."""
     if not seen.logits:
         return 0.0  # a dense model

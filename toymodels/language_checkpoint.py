@@ -1,18 +1,15 @@
 """All that a training of a small language model remembers, on disk: weights, AdamW's moments, the step."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from data.files import reading, replacing
-
-if TYPE_CHECKING:
-    from toymodels.language import LanguageConfig
+from toymodels.language_config import LanguageConfig
 
 
-def optimizer(model: nn.Module, config: "LanguageConfig") -> torch.optim.AdamW:
+def optimizer(model: nn.Module, config: LanguageConfig) -> torch.optim.AdamW:
     """AdamW with decay on matrices alone."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from data.corpus import Corpus, open_corpus
 from data.files import replacing
-from toymodels.language import LanguageConfig, held_out_documents, settings, snapshots, token_ids, training_text
+from toymodels.language import held_out_documents, settings, snapshots, token_ids, training_text
+from toymodels.language_config import LanguageConfig
 from toymodels.language_losses import ORDER
 from toymodels.ngram import KneserNey
 

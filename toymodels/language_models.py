@@ -2,25 +2,20 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from data.files import check_folder, replacing
+from toymodels.language_config import ROUTED, LanguageConfig
 
-if TYPE_CHECKING:
-    from toymodels.language import LanguageConfig
-
-Family = Literal["llama", "gpt_neox", "olmoe", "qwen2_moe", "deepseek_v3"]
-ROUTED = ("olmoe", "qwen2_moe", "deepseek_v3")
-"""Families whose feed-forward blocks are mixtures of experts."""
 END = "<|endoftext|>"
 """Token that begins every document."""
 _DOWN = ("down_proj", "dense_4h_to_h")
 
 
-def build(config: "LanguageConfig", tokenizer: Any) -> Any:
+def build(config: LanguageConfig, tokenizer: Any) -> Any:
     """The model with its first weights, drawn from the seed; the global generator stays where it was."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -33,7 +28,7 @@ def build(config: "LanguageConfig", tokenizer: Any) -> Any:
     return model.train()
 
 
-def shape(config: "LanguageConfig", vocab_size: int) -> dict[str, Any]:
+def shape(config: LanguageConfig, vocab_size: int) -> dict[str, Any]:
     """Settings of transformers' configuration class of the family."""
     head = config.d_model // config.n_heads
     common = {

@@ -46,8 +46,9 @@ def series(
 
     Examples: `sparsescope series granularity`, `sparsescope series balancing --steps 300 --seeds 1`
     """
-    from app.series import BASE, SeriesRun, work
-    from toymodels.language import LanguageConfig
+    from app.series import work
+    from app.series_models import BASE, SeriesRun
+    from toymodels.language_config import LanguageConfig
 
     first = {"family": family, "n_experts": experts, "k": k, "d_mlp": d_mlp, "d_model": d_model, "n_layers": layers}
     kept = BASE.model_dump(exclude={"balancing"})

@@ -16,7 +16,7 @@ from data import Tables
 from data.corpus import Corpus, Document
 from data.runs import create, open_run
 from tests.app.test_pages import show, words
-from toymodels.language import LanguageConfig
+from toymodels.language_config import LanguageConfig
 
 PHRASE = "the river bends slowly past old stone mills while seven grey herons wait among tall green reeds"
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from app import jobs, redo
+from app import demo, jobs, redo
 from data.runs import create
 from tests.faults.conftest import inputs  # noqa: F401  a fixture
 from tests.probes.conftest import tokenizer  # noqa: F401  a fixture
 from toymodels import language
-from toymodels.language import LanguageConfig
+from toymodels.language_config import LanguageConfig
 
 LITTLE = {"d_model": 16, "d_mlp": 32, "n_heads": 2, "vocab_size": 300, "window": 16, "batch_size": 4, "steps": 12}
 SWEEP = {
@@ -85,6 +85,25 @@ def test_the_same_settings_give_the_same_tables(kind: str, inputs: Path, runs_fo
 @pytest.mark.parametrize("kind", list(LONG))
 def test_long_work_gives_the_same_tables(kind: str, inputs: Path, runs_folder: Path) -> None:  # noqa: F811
     check(kind, inputs, runs_folder)
+
+
+def test_a_demo_gives_the_same_tables(
+    inputs: Path,  # noqa: F811
+    runs_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parts side by side, one of them going on from another; each alone stands above as a run of its own kind."""
+    some = ("sparsity", "controls", "keeping", "coherence", "rank")
+    monkeypatch.setattr(demo, "PARTS", tuple(part for part in demo.PARTS if part.name in some))
+    monkeypatch.setattr(demo, "at_once", lambda: 2)
+    settings = {"model": str(inputs / "dense"), "corpus": str(inputs / "texts"), "n_tokens": 1_100}
+    run = create("demo", settings, kind="demo", root_folder=runs_folder, seed=0)
+    jobs.carry_out(run, jobs.work_of("demo"))
+    second = redo.again(run)
+    table = redo.tables(run, second)
+    assert set(table["verdict"]) == {redo.EQUAL}, table.to_string()
+    assert set(table["table"]) == {*run.table_names()} >= {made for part in demo.PARTS for made in part.makes}
+    assert list(run.table("inputs")["role"]) == ["corpus", "model"]
 
 
 def test_every_kind_of_run_is_done_again_here() -> None:

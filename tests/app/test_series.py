@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import series
-from app.series import SeriesRun, measure, shape, variants
+from app.series import measure
+from app.series_models import BASE, SeriesRun, shape, variants
 from data.corpus import Corpus, Document
-from toymodels.language import LanguageConfig
+from toymodels.language_config import LanguageConfig
 
 LITTLE = LanguageConfig.model_validate(
-    series.BASE.model_dump()
+    BASE.model_dump()
     | {"d_model": 16, "d_mlp": 16, "n_experts": 4, "n_layers": 2, "n_heads": 2, "vocab_size": 320, "window": 16}
     | {"batch_size": 4, "steps": 4, "snapshots": 1}
 )
@@ -87,4 +87,4 @@ def test_topk_sets_experts_beside_neurons_kept_after_the_fact(corpus: Corpus, tm
     sizes = tables.series_models.set_index("variant")
     assert sizes.loc["dense", "active"] == sizes.loc["dense", "parameters"] and sizes.loc["dense", "n_experts"] == 1
     with pytest.raises(ValueError, match="eighths"):
-        topk.variants(LITTLE)
+        variants(SeriesRun(vary="topk", model=LITTLE))

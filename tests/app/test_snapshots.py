@@ -6,7 +6,8 @@ import pytest
 from app.snapshots import SnapshotsRun, measure
 from data.corpus import Corpus
 from tests.app.test_series import LITTLE, corpus  # noqa: F401
-from toymodels.language import LanguageConfig, train
+from toymodels.language import train
+from toymodels.language_config import LanguageConfig
 
 
 def test_every_snapshot_is_measured_on_the_same_unread_tokens(tmp_path: Path, corpus: Corpus) -> None:  # noqa: F811

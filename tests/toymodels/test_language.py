@@ -10,7 +10,8 @@ from data import Cancelled
 from data.corpus import Corpus, Document
 from tests.toymodels.conftest import WORDS
 from toymodels import language
-from toymodels.language import LanguageConfig, batch, kept, rate, snapshots, strongest, train
+from toymodels.language import batch, kept, rate, snapshots, strongest, train
+from toymodels.language_config import LanguageConfig
 from toymodels.language_losses import unigram_loss
 from toymodels.language_models import build, down_projections, train_tokenizer
 

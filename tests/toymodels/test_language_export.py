@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from data.corpus import Corpus
 from tests.toymodels.test_language import SMALL
-from toymodels.language import LanguageConfig, held_out_documents, token_ids, train
+from toymodels.language import held_out_documents, token_ids, train
+from toymodels.language_config import LanguageConfig
 from toymodels.language_export import compared, export
 from toymodels.ngram import KneserNey
 
