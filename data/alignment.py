@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from data.sources import is_text
+from data.lines import is_text
 
 _PROBE = "a naïve café in 東京 ends"
 """Non-ASCII inside, ASCII at both ends: its last offset is its length in characters or in bytes, as is counted."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data.sources import CorpusError, Document
+from data.lines import CorpusError
+from data.sources import Document
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.sources import CorpusError, lines
+from data.lines import CorpusError, lines
 from data.wordclass import Words
 
 

@@ -23,7 +23,8 @@ from pandas import DataFrame, Series, to_numeric
 
 from data.alignment import encoder
 from data.builtin import BUILT_IN, DEFAULT_CORPUS, read_builtin
-from data.sources import CorpusError, Document, Fields, is_text, read_dataset, read_path
+from data.lines import CorpusError, is_text
+from data.sources import Document, Fields, read_dataset, read_path
 from data.tokens import TokenizedDocument, Window, assemble, shards, token_frame
 from data.wordclass import Tagger, Words
 

@@ -30,8 +30,8 @@ from pandas import DataFrame
 
 from data.config import Config, digest
 from data.files import RunError, only_writer, reading, replacing, sweep
+from data.lines import is_text
 from data.provenance import provenance
-from data.sources import is_text
 from data.tables import Tables
 
 __all__ = [

@@ -129,7 +129,7 @@ def of_model(model: Weighted, part: str) -> Named:
 
 def _expert_means(model: Any, layer: int) -> Named:
     from data.corpus import open_corpus
-    from probes.routed_supports import expert_means
+    from probes.expert_means import expert_means
 
     means, used = expert_means(model, open_corpus(), layer)
     return Named(f"{model.name}#layer-{layer}-expert-means", means, "mean output of", [f"expert {e}" for e in used])

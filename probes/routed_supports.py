@@ -2,14 +2,12 @@
 
     from probes import routed_supports
     tables = routed_supports.measure(model, corpus)         # does mu (2k - 1) < 1 hold; do routed supports overlap?
-    means = routed_supports.expert_means(model, corpus, 3)  # (d_model, experts used): what each writes on average
 
 Counts and sums only are kept, by resampling block of documents, and a sample of supports; see `router_reading` for the
 measures on a matrix.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +20,8 @@ from data.progress import Progress, silent, within
 from data.runs import Run
 from data.tables import Tables
 from probes import router_reading, stream
+from probes.dictionaries import of_model
+from probes.expert_means import is_routed, routed_layers
 from probes.firing import Sums
 from probes.frames import random_directions
 from probes.models import LanguageModel
@@ -103,33 +103,6 @@ class Supports(Sums):
         return DataFrame(rows, columns=names.split()).assign(ratio=lambda f: f["mean"] / f["chance"])
 
 
-class Means(Sums):
-    """Sums of each expert's unweighted output over the tokens sent to it."""
-
-    sites = ("expert_index", "expert_output")
-
-    def __init__(self, model: LanguageModel, layer: int):
-        n = model.blocks[layer].n_experts
-        super().__init__(sums=np.zeros((n, model.d_model)), tokens=np.zeros(n, dtype=np.int64))
-        self.layer = layer
-
-    def update(self, seen: Observation) -> None:
-        """Add the outputs of ordinary tokens."""
-        if seen.layer != self.layer or "expert_index" not in seen.sites:
-            return
-        keep = seen.group.cpu() == KEPT
-        index = seen.sites["expert_index"].cpu().long()[keep].flatten()
-        outputs = seen.sites["expert_output"].cpu()[keep].double().flatten(0, 1)
-        used = index >= 0
-        np.add.at(self.arrays["sums"], index[used].numpy(), outputs[used].numpy())
-        self.arrays["tokens"] += np.bincount(index[used].numpy(), minlength=len(self.arrays["tokens"]))
-
-    def tables(self) -> Tables:
-        """`expert_means`: how many tokens each expert's mean is of."""
-        n = len(self.arrays["tokens"])
-        return Tables(expert_means=DataFrame({"expert": np.arange(n), "n_tokens": self.arrays["tokens"]}))
-
-
 def measure(
     model: LanguageModel,
     corpus: Corpus,
@@ -147,7 +120,7 @@ def measure(
     k; are uniform and routed supports recovered from the expert rows, against a random router); `router_overlap` is
     that of `Supports.overlap`.  ValueError if the model routes nothing.
     """
-    routed = [layer for layer in layers if _is_routed(model, layer)] if layers is not None else routed_layers(model)
+    routed = [layer for layer in layers if is_routed(model, layer)] if layers is not None else routed_layers(model)
     if not routed:
         raise ValueError(f"{model.title} has no mixture of experts in the layers asked for; give a model that routes")
     supports = Supports(model, routed, seed)
@@ -170,36 +143,7 @@ def measure(
 
 def expert_rows(model: LanguageModel, layer: int) -> Float[Tensor, "n_experts d_model"]:
     """The router's rows, one an expert."""
-    from probes.dictionaries import of_model
-
     return torch.as_tensor(of_model(model, f"layer-{layer}-router").matrix).t().float().cpu()
-
-
-def expert_means(
-    model: LanguageModel,
-    corpus: Corpus,
-    layer: int,
-    config: StreamConfig | None = None,
-    *,
-    progress: Progress = silent,
-) -> tuple[Float[np.ndarray, "d_model n_used"], list[int]]:
-    """Mean unweighted output of each expert over the ordinary tokens sent to it, and which experts were used at all."""
-    if not _is_routed(model, layer):
-        raise ValueError(f"layer {layer} of {model.title} has no experts; routed layers: {routed_layers(model)}")
-    means = Means(model, layer)
-    config = config or StreamConfig(n_tokens=4_000)
-    stream.run(model, corpus, {"means": means}, config, layers=[layer], progress=progress)
-    used = np.flatnonzero(means.arrays["tokens"])
-    return (means.arrays["sums"][used] / means.arrays["tokens"][used, None]).T, used.tolist()
-
-
-def routed_layers(model: Any) -> list[int]:
-    """Layers whose feed-forward block is a mixture of experts."""
-    return [layer for layer in range(model.n_layers) if _is_routed(model, layer)]
-
-
-def _is_routed(model: LanguageModel, layer: int) -> bool:
-    return 0 <= layer < model.n_layers and model.blocks[layer].kind == "moe"
 
 
 def _shared(load: np.ndarray, tokens: np.ndarray, weight: np.ndarray, k: int) -> float:

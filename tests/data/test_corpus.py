@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from data import corpus as corpus_module
-from data import sources
+from data import lines, sources
 from data.corpus import Corpus, open_corpus
 from data.sources import CorpusError, Document
 
@@ -187,6 +187,7 @@ BAD = {
 def test_bad_input_is_one_sentence_with_file_and_line(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE", 2000)
     monkeypatch.setattr(sources, "MAX_LINE", 2000)
     content, sentence = BAD[name]
     with pytest.raises(CorpusError, match=sentence) as caught:

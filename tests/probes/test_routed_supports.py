@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from probes import coherence, dictionaries, open_model, routed_supports
+from probes.expert_means import Means, expert_means
 from probes.stream import StreamConfig
 from tests.probes.families import tiny_moe
 from tests.probes.tiny import tiny_hf
@@ -62,10 +63,10 @@ def test_overlap_is_the_share_of_experts_two_tokens_have_in_common() -> None:
 
 
 def test_expert_means_are_means_of_what_experts_write(model, corpus) -> None:
-    means, used = routed_supports.expert_means(model, corpus, 1, CONFIG)
+    means, used = expert_means(model, corpus, 1, CONFIG)
     sums, counts = np.zeros((8, model.d_model)), np.zeros(8)
 
-    class Slow(routed_supports.Means):
+    class Slow(Means):
         def update(self, seen) -> None:
             if seen.layer == 1:
                 for index, out, group in zip(
@@ -82,7 +83,7 @@ def test_expert_means_are_means_of_what_experts_write(model, corpus) -> None:
     assert used == np.flatnonzero(counts).tolist()
     assert means == pytest.approx((sums[used] / counts[used, None]).T, abs=1e-9)
     with pytest.raises(ValueError, match="routed layers"):
-        routed_supports.expert_means(model, corpus, 9, CONFIG)
+        expert_means(model, corpus, 9, CONFIG)
 
 
 def test_a_dense_model_has_no_router_to_read(tiny, corpus) -> None:
