@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from app.cli import cli
 from data.files import only_writer
 from probes.secret.pairs import Pairs, under
-from tests.faults.work import Refused, do, forks, results, unequal
+from tests.faults.work import KINDS, Refused, do, forks, results, unequal
 
 Whole = Callable[[str], tuple[Path, int]]
 PAGES = Path(__file__).parents[2] / "app" / "pages"
@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.parametrize("kind", ["sweep", "train", "secret"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_told_and_with_more_room_it_goes_on(kind: str, inputs: Path, whole: Whole, disk: Path) -> None:
     size = sum(p.stat().st_size for p in whole(kind)[0].rglob("*") if p.is_file())
     assert mount("-o", f"remount,size={size // 3000}k", str(disk)), "a third of what is needed"
