@@ -1,5 +1,6 @@
 """Rows as aligned columns of plain text: whole on a narrow terminal, and food for `grep` and `cut`."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ def echo_table(table: "DataFrame", columns: Sequence[str] | None = None, *, digi
 
 
 def echo_columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a header and rows, columns two spaces apart; columns of numbers stand to the right."""
+    """Print a header and rows, columns two spaces apart; numbers stand to the right, one that is missing is a dash."""
     cells = [[_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     right = [bool(rows) and all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
@@ -26,4 +27,6 @@ def echo_columns(header: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def _text(cell: object) -> str:
+    if isinstance(cell, float) and math.isnan(cell):
+        return "-"
     return f"{cell:,}" if isinstance(cell, int) else " ".join(str(cell).split())

@@ -99,3 +99,14 @@ def test_addresses_carry_the_run() -> None:
 
 def test_version() -> None:
     assert re.fullmatch(r"sparsescope \d+\.\d+\.\d+\n", invoke("--version").stdout)
+
+
+def test_a_table_is_printed_in_columns_and_a_missing_number_as_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    from pandas import DataFrame
+
+    from app.commands._columns import echo_table
+
+    frame = DataFrame({"layer": [3, 15], "name": ["a b", "c"], "fvu": [0.12345, float("nan")], "hidden": [1, 2]})
+    echo_table(frame, ["layer", "name", "fvu"], digits=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["layer  name   fvu", "    3  a b   0.12", "   15  c        -"]

@@ -50,6 +50,23 @@ def test_a_click_on_a_cell_leads_to_its_sentences_and_a_link_to_both(page, port:
     other.context.close()
 
 
+def test_a_cell_is_reached_with_the_keyboard_alone(page, port: int) -> None:  # noqa: F811
+    page.goto(url(port, "experts", run="routed", layer="1", expert="0", label="all"))
+    settled(page)
+    page.get_by_role("heading", name="Expert 0 of layer 1", exact=True).wait_for()
+    focused = "document.activeElement.getAttribute('aria-label') || ''"
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate(focused).endswith("Expert of layer 1"):
+            break
+    assert page.evaluate(focused).endswith("Expert of layer 1"), "Tab leads to the list of experts"
+    page.keyboard.type("3")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Expert 3 of layer 1", exact=True).wait_for()
+    settled(page)
+    assert "expert=3" in page.url
+
+
 def test_tokens_with_markup_stay_text(page, port: int) -> None:  # noqa: F811
     for expert in range(6):  # two of them took the token
         page.goto(url(port, "experts", run="routed", label="all", expert=str(expert), token=NASTY))

@@ -1,7 +1,7 @@
 """The pictures of README, made from real runs: `python -m tests.gallery.make [--runs FOLDER]`.
 
-Runs that are missing are measured first (some minutes); then figures are exported and pages photographed in headless
-Chromium.
+Toy runs that are missing are trained first (some minutes), the others ship; then figures are exported and pages
+photographed in headless Chromium.
 """
 
 import argparse
@@ -48,9 +48,7 @@ def main() -> None:
     for preset in TOYS:
         if not (runs / preset / "toy_room.parquet").exists() and not list((runs / preset).glob("toy_p*.parquet")):
             sparsescope("toy", "run", preset)
-    if not (runs / "demo" / "recovery.parquet").exists():
-        sparsescope("demo", "--no-open", "--out", str(runs / "demo"))
-    export(runs)
+    export()
     photograph(runs)
 
 
@@ -59,14 +57,14 @@ def sparsescope(*words: str) -> None:
     subprocess.run([sys.executable, "-c", "from app.cli import main; main()", *words], check=True)
 
 
-def export(runs: Path) -> None:
+def export() -> None:
     from app import export as exporting
     from app.figures import catalogue
     from data import open_run
 
     for name, run in FIGURES.items():
         entry = catalogue.find(name)
-        figure = entry.draw(open_run(runs / run).tables(), width="text")
+        figure = entry.draw(open_run(run).tables(), width="text")
         exporting.draw([(figure, HERE / f"{name}.png")])
         print(HERE / f"{name}.png")
 
