@@ -31,6 +31,19 @@ texts = st.one_of(
 )
 
 
+def flawed(flaw: str) -> list[Any]:
+    """A matrix with this flaw alone: an array and a tensor, in double and single precision, where it can be done."""
+    made = np.random.default_rng(0).standard_normal((4, 6))
+    kinds = [made, made.astype(np.float32), torch.from_numpy(made), torch.from_numpy(made).float()]
+    found = []
+    for kind in kinds:
+        try:
+            found.append(_flawed(kind.copy() if isinstance(kind, np.ndarray) else kind.clone(), flaw))
+        except (TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError):
+            continue
+    return found
+
+
 @st.composite
 def matrices(draw: st.DrawFn, most: int = 7) -> Any:
     """A small random matrix with up to three flaws, a tensor or an array (or what is neither)."""

@@ -1,6 +1,7 @@
 """Dictionaries, weights, activations and tables of counts with something wrong in them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from probes.nulls import NEGLIGIBLE
 from probes.paths import diversity
 from probes.specialization import association
 from tests.properties.judge import judge
-from tests.properties.strategies import matrices, numbers, texts
+from tests.properties.strategies import FLAWS, flawed, matrices, numbers, texts
 from toymodels import geometry, phase
 from toymodels.ngram import KneserNey
 
@@ -51,6 +52,13 @@ def test_a_matrix_with_a_flaw(entry: str, matrix: Any) -> None:
     # a square may leave float64 where entries are near its end
     undefined = entry in ("probes.crowding.features_per_dimension", "probes.describe")  # all zero; all equal
     judge(entry, lambda: MATRIX[entry](matrix), nan=undefined, inf=entry.endswith(".feature_norms"))
+
+
+@pytest.mark.parametrize("entry", MATRIX)
+def test_a_matrix_with_each_flaw_alone(entry: str) -> None:
+    undefined = entry in ("probes.crowding.features_per_dimension", "probes.describe")
+    for matrix in (matrix for flaw in FLAWS for matrix in flawed(flaw)):
+        judge(entry, partial(MATRIX[entry], matrix), nan=undefined, inf=entry.endswith(".feature_norms"))
 
 
 @given(matrix=matrices(), other=matrices(), k=numbers, support=st.lists(st.integers(-2, 9), max_size=3), number=numbers)

@@ -96,7 +96,10 @@ def features(W: Float[Tensor, "d_hidden n_features"], *, represented: float = 0.
 
     `represented` is the norm from which a feature counts as learned (0.5, half-way between the two outcomes).
     """
-    W = check(W).detach().cpu()
+    if check(W).ndim != 2:
+        raise ValueError(f"a table of features is of one matrix (d_hidden, n_features), not of shape {tuple(W.shape)}")
+    W = W.detach().cpu()
+    W = W.float() if W.dtype == torch.bfloat16 else W  # NumPy has no such type
     norms = feature_norms(W)
     return DataFrame(
         {
