@@ -65,6 +65,13 @@ def test_the_lines_for_a_notebook_name_what_exists() -> None:
         exec("\n".join(line for line in block.splitlines() if re.match(r"(from|import) ", line)), {})
 
 
+def test_every_page_that_measures_stands_beside_its_command() -> None:
+    rows = re.findall(r"^\| [^|]+ \| [^|]*`sparsescope [^|]+ \| ([^|]+) \|$", TEXT, re.M)
+    source = (claims.README.parent / "app" / "dashboard" / "main.py").read_text(encoding="utf-8")
+    titles = set(re.findall(r'\("\w+", "([^"]+)", "\w+"\)', source))
+    assert set(rows) == titles - {"Overview", "Jobs"}
+
+
 def test_pictures_and_links_lead_somewhere() -> None:
     places = re.findall(r"\]\(([^)#]+)\)", TEXT)
     assert len(places) > 10
