@@ -80,11 +80,6 @@ class Explorer:
         code, words = self._codes(labels)
         return code == words.index(label) if label in words else np.zeros(len(code), dtype=bool)
 
-    def labels_of(self, labels: str, rows: Int[np.ndarray, " n"]) -> list[str]:
-        """The labels of some tokens."""
-        code, words = self._codes(labels)
-        return [words[c] for c in code[rows]]
-
     def find(self, condition: str, asked: Asked) -> Int[np.ndarray, " n"]:
         """Rows of ordinary tokens that went to the expert and fit what is asked, at most `asked.n`."""
         experts, weights = self.layer(condition, asked.layer)

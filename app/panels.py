@@ -99,6 +99,15 @@ def told() -> Iterator[None]:
         st.error(plain(error))
 
 
+def measured_on(run: Run, roles: Sequence[str] = ("model", "corpus")) -> None:
+    """One line: the titles of what a run read, by their roles in its table `inputs`, where it noted them."""
+    if "inputs" not in run.table_names():
+        return
+    with told():
+        titles = frame(run, "inputs").set_index("role")["title"]
+        st.markdown(" · ".join(plain(titles[role]) for role in roles if role in titles))
+
+
 def tables(run: Run, names: Sequence[str]) -> Tables:
     """Several tables of the run."""
     return Tables({name: frame(run, name) for name in names})

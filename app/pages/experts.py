@@ -25,7 +25,7 @@ from app.experts import Asked
 from app.figures import experts as figures
 from app.figures import specialization
 from app.figures.catalogue import find
-from app.panels import chart, choose_run, dark, downloads, frame, live, plain, table_panel, title, told
+from app.panels import chart, choose_run, dark, downloads, frame, live, measured_on, plain, table_panel, title, told
 from data.runs import Run
 
 HINT = "sparsescope probe experts --model tinymoe --tokens 100000"
@@ -281,10 +281,7 @@ VIEWS = {
 def body(run: Run) -> None:
     """The view that was chosen; others cost nothing."""
     held = set(run.table_names())
-    if "inputs" in held:
-        with told():
-            inputs = frame(run, "inputs").set_index("role")["title"]
-            st.markdown(" · ".join(plain(inputs[role]) for role in ("model", "mixture", "corpus") if role in inputs))
+    measured_on(run, ("model", "mixture", "corpus"))
     offered = [name for name, (_, _, needs) in VIEWS.items() if needs <= held]
     if not offered:
         st.caption("The first numbers come with the first shard of text.")

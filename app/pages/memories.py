@@ -5,7 +5,7 @@ import streamlit as st
 from app.figures import memory as figures
 from app.figures.catalogue import find
 from app.memory import card
-from app.panels import chart, choose_run, dark, entry_panel, frame, live, plain, table_panel, title, told
+from app.panels import chart, choose_run, dark, entry_panel, frame, live, measured_on, plain, table_panel, title, told
 from data.runs import Run
 
 HINT = "sparsescope probe memory --model smollm2-135m --tokens 20000"
@@ -104,10 +104,7 @@ def cards(run: Run) -> None:
 def body(run: Run) -> None:
     """All panels whose tables are there."""
     held = run.table_names()
-    if "inputs" in held:
-        with told():
-            inputs = frame(run, "inputs").set_index("role")["title"]
-            st.markdown(" · ".join(plain(inputs[role]) for role in ("model", "corpus") if role in inputs))
+    measured_on(run)
     entry_panel(find("memory-agreement"), run)
     if {"memory_neurons", "memory_triggers"} <= set(held):
         with told():

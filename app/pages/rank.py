@@ -8,7 +8,7 @@ from app.address import pick
 from app.figures import rank as figures
 from app.figures import theme
 from app.figures.catalogue import find
-from app.panels import chart, choose_run, dark, downloads, frame, live, plain, table_panel, title, told
+from app.panels import chart, choose_run, dark, downloads, frame, live, measured_on, table_panel, title, told
 from data.runs import Run
 
 HINT = "sparsescope probe rank --model smollm2-135m --windows 8"
@@ -64,10 +64,7 @@ def by_head(run: Run) -> None:
 def body(run: Run) -> None:
     """All panels whose tables are there."""
     held = run.table_names()
-    if "inputs" in held:
-        with told():
-            inputs = frame(run, "inputs").set_index("role")["title"]
-            st.markdown(" · ".join(plain(inputs[role]) for role in ("model", "corpus") if role in inputs))
+    measured_on(run)
     with told():
         by_layer(run)
     if "rank_patterns" in held:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from app.figures.catalogue import find
 from app.figures.saes import LABELS
-from app.panels import choose_run, entry_panel, frame, live, plain, table_panel, title, told
+from app.panels import choose_run, entry_panel, frame, live, measured_on, table_panel, title, told
 from data.runs import Run
 
 HINT = "sparsescope probe sae --model smollm2-135m --layer 15"
@@ -29,10 +29,7 @@ def numbers(run: Run) -> None:
 def body(run: Run) -> None:
     """All panels whose tables are there."""
     held = run.table_names()
-    if "inputs" in held:
-        with told():
-            inputs = frame(run, "inputs").set_index("role")["title"]
-            st.markdown(" · ".join(plain(inputs[role]) for role in ("model", "corpus") if role in inputs))
+    measured_on(run)
     with told():
         numbers(run)
     entry_panel(find("sae-fvu"), run)

@@ -5,7 +5,19 @@ from pydantic import ValidationError
 
 from app import jobs
 from app.figures.catalogue import find
-from app.panels import choose_run, entry_panel, frame, live, log_panel, plain, runs, table_panel, title, told
+from app.panels import (
+    choose_run,
+    entry_panel,
+    frame,
+    live,
+    log_panel,
+    measured_on,
+    plain,
+    runs,
+    table_panel,
+    title,
+    told,
+)
 from app.secret import KIND, SecretRun
 from app.telling import sentence
 from data.runs import Run, create
@@ -126,13 +138,12 @@ def body(run: Run) -> None:
     """All panels whose tables are there."""
     steer(run)
     held = run.table_names()
+    measured_on(run)
     model = "smollm2-135m"
     if "inputs" in held:
         with told():
             inputs = frame(run, "inputs").set_index("role")
             model = str(inputs.loc["model", "name"]) if "model" in inputs.index else model
-            titles = inputs["title"]
-            st.markdown(" · ".join(plain(titles[role]) for role in ("model", "corpus") if role in titles))
     if "secret_gaps" in held:
         with told():
             numbers(run)

@@ -9,7 +9,20 @@ from app.figures import neurons as spectra
 from app.figures import sparsity as figures
 from app.figures import theme
 from app.figures.catalogue import find
-from app.panels import chart, choose_run, dark, downloads, entry_panel, frame, live, plain, table_panel, title, told
+from app.panels import (
+    chart,
+    choose_run,
+    dark,
+    downloads,
+    entry_panel,
+    frame,
+    live,
+    measured_on,
+    plain,
+    table_panel,
+    title,
+    told,
+)
 from data.runs import Run
 
 HINT = "sparsescope probe sparsity --model smollm2-135m --corpus sotu --tokens 20000"
@@ -71,10 +84,7 @@ def by_neuron(run: Run) -> None:
 def body(run: Run) -> None:
     """All panels whose tables are there."""
     held = run.table_names()
-    if "inputs" in held:
-        with told():
-            inputs = frame(run, "inputs").set_index("role")["title"]
-            st.markdown(" · ".join(plain(inputs[role]) for role in ("model", "corpus") if role in inputs))
+    measured_on(run)
     st.subheader("By layer", anchor=False)
     with told():
         by_layer(run)

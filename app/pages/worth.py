@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.figures.catalogue import find
-from app.panels import choose_run, entry_panel, frame, live, plain, table_panel, title, told
+from app.panels import choose_run, entry_panel, frame, live, measured_on, table_panel, title, told
 from data.runs import Run
 
 HINT = "sparsescope probe worth --model tinymoe --tokens 8000"
@@ -24,10 +24,8 @@ def written(run: Run) -> None:
 def body(run: Run) -> None:
     """One figure after another, then the tokens and the tables."""
     held = set(run.table_names())
+    measured_on(run)
     with told():
-        if "inputs" in held:
-            inputs = frame(run, "inputs").set_index("role")["title"]
-            st.markdown(" · ".join(plain(inputs[role]) for role in ("model", "corpus") if role in inputs))
         for name in FIGURES:
             entry = find(name)
             if set(entry.needs) <= held:

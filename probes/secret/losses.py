@@ -23,7 +23,6 @@ from probes.secret.fitting import Fit, replacing
 from probes.secret.teacher import LayerTeacher
 from probes.stream import N_BLOCKS, StreamConfig
 
-Answers = Mapping[int, Callable[[Tensor], Tensor]]
 REPLACEMENTS = ("teacher", "student", "mean", "zero")
 
 
