@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probes import specialization
+
 
 class Text(NamedTuple):
     labels: np.ndarray
@@ -31,3 +33,8 @@ def hashed(text: Text, n_experts: int, k: int, seed: int) -> np.ndarray:
     """A router that knows nothing but the type: each has k experts for good."""
     of_type = np.argsort(np.random.default_rng(seed).random((text.types.max() + 1, n_experts)), axis=1)[:, :k]
     return of_type[text.types]
+
+
+def against(text: Text, experts: np.ndarray, seed: int = 0, **options: object) -> specialization.Association:
+    """What the probe says of these experts and the labels of the text."""
+    return specialization.association(experts, text.labels, text.types, text.documents, seed, **options)

@@ -14,7 +14,7 @@ from probes.associations import exchanged
 from probes.cells import _type_moments
 from probes.choices import choices
 from probes.information import jensen_shannon, mutual_information
-from tests.probes.planted_routes import Text, hashed, planted_text, uniform
+from tests.probes.planted_routes import Text, against, hashed, planted_text, uniform
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,9 @@ def text() -> Text:
     return planted_text(12_000, seed=0)
 
 
-def _against(text: Text, experts: np.ndarray, seed: int = 0, **options: object) -> specialization.Association:
-    return specialization.association(experts, text.labels, text.types, text.documents, seed, **options)
-
-
 def test_bijective_router_tells_everything(text: Text) -> None:
     _, experts = np.unique(text.labels, return_inverse=True)
-    found = _against(text, experts, n_permutations=20)
+    found = against(text, experts, n_permutations=20)
     assert found.nmi == pytest.approx(1, abs=1e-12)
     assert found.normalised == pytest.approx([1] * 5, abs=1e-12)
     share = np.bincount(experts) / len(experts)
@@ -56,7 +52,7 @@ def test_every_verb_to_expert_3_and_the_rest_elsewhere() -> None:
 
 def test_agrees_with_scikit_learn(text: Text) -> None:
     experts = hashed(text, n_experts=7, k=3, seed=1)
-    found = _against(text, experts, n_permutations=2)
+    found = against(text, experts, n_permutations=2)
     flat, labels = experts.ravel(), np.repeat(text.labels, 3)
     assert found.mi == pytest.approx(mutual_info_score(flat, labels), abs=1e-10)
     for name, value in {"mean": "arithmetic", "geometric": "geometric", "max": "max"}.items():
@@ -72,7 +68,7 @@ def test_agrees_with_scikit_learn(text: Text) -> None:
 
 def test_both_layouts_and_any_order_of_slots_are_one(text: Text) -> None:
     experts = uniform(text, n_experts=6, k=2, seed=4)
-    wide = _against(text, experts, n_permutations=5)
+    wide = against(text, experts, n_permutations=5)
     token = np.repeat(np.arange(len(text.labels)), 2)
     order = np.random.default_rng(0).permutation(len(token))
     long = specialization.association(
@@ -124,7 +120,7 @@ def test_routing_by_class_beats_the_type_null(text: Text) -> None:
     experts = uniform(text, n_experts=8, k=1, seed=5)[:, 0]
     nouns = text.labels == np.unique(text.labels)[0]
     experts[nouns & (rng.random(len(nouns)) < 0.8)] = 2
-    found = _against(text, experts)
+    found = against(text, experts)
     assert found.null_type.z > 5 and found.null_type.p < 0.01
     best = found.cells.sort_values("pmi").iloc[-1]
     assert best.expert == 2 and best.label == np.unique(text.labels)[0]
@@ -142,69 +138,6 @@ def test_context_is_found_where_types_say_nothing(text: Text) -> None:
     assert found.cells.query("expert == 0 and label == 'after to'").q.item() < 1e-6
 
 
-def test_labels_of_documents_are_exchanged_with_their_documents(text: Text) -> None:
-    """A router that follows the document finds any label of documents over tokens, and must not."""
-    rng = np.random.default_rng(2)
-    favourite = rng.integers(0, 6, text.documents.max() + 1)
-    experts = np.where(
-        rng.random(len(text.types)) < 0.5, favourite[text.documents], rng.integers(0, 6, len(text.types))
-    )
-    domain = rng.integers(0, 3, text.documents.max() + 1)[text.documents]
-    by_document = specialization.association(experts, domain, text.types, text.documents)
-    by_token = specialization.association(experts, domain, text.types)
-    assert by_token.null_label.z > 20 and (by_token.cells.q < 0.05).any()
-    assert abs(by_document.null_label.z) < 3 and abs(by_document.within_type.z) < 3
-    assert not (by_document.cells.q < 0.05).any()
-
-
-def two_domains(n: int, seed: int) -> Text:
-    """Documents of 100 tokens in two domains; half of the types are ten times commoner in one of them."""
-    rng = np.random.default_rng(seed)
-    share = 1 / (np.arange(1200) + 20.0)
-    own = np.where(np.arange(1200) % 4 == 0, 10.0, 1.0), np.where(np.arange(1200) % 4 == 2, 10.0, 1.0)
-    documents = np.arange(n) // 100
-    domain = rng.permutation(np.arange(n // 100) % 2)[documents]
-    drawn = [rng.choice(1200, n, p=share * weight / (share * weight).sum()) for weight in own]
-    return Text(np.array(["politics", "programming"])[domain], np.where(domain, drawn[1], drawn[0]), documents)
-
-
-def test_a_router_by_token_hash_knows_no_domain_beyond_its_words() -> None:
-    z = []
-    for seed in range(20):
-        text = two_domains(8_000, seed)
-        found = _against(text, hashed(text, n_experts=8, k=2, seed=seed + 50), n_permutations=100)
-        assert found.null_label.z > 5  # words differ by domain, so this null alone would name a specialist
-        assert not (found.cells["q"] < 0.01).any()
-        z.append(found.null_type.z)
-    assert np.abs(z).max() < 3
-    assert 0.7 <= np.sqrt(np.mean(np.square(z))) <= 1.3
-
-
-def test_a_planted_expert_of_a_domain_is_found_and_a_routers_moods_by_document_are_not() -> None:
-    text, rng = two_domains(12_000, 1), np.random.default_rng(3)
-    experts = hashed(text, n_experts=8, k=1, seed=1)[:, 0]
-    planted = np.where((text.labels == "programming") & (rng.random(len(experts)) < 0.3), 5, experts)
-    found = _against(text, planted)
-    assert found.null_type.z > 5 and found.within_type.z > 5
-    best = found.cells.sort_values("pmi").iloc[-1]
-    assert (best.expert, best.label) == (5, "programming") and best.q < 1e-3
-
-
-def test_a_routers_moods_by_document_are_no_domain() -> None:
-    """Half of each document goes to an expert of its own: inside types no domain, whatever the words of domains."""
-    z = {"documents": [], "tokens": []}
-    for seed in range(10):
-        text, rng = two_domains(6_000, seed), np.random.default_rng(seed + 100)
-        favourite = rng.integers(0, 8, text.documents.max() + 1)[text.documents]
-        words = hashed(text, n_experts=8, k=1, seed=1)[:, 0]
-        experts = np.where(rng.random(len(words)) < 0.5, favourite, words)
-        z["documents"].append(_against(text, experts, n_permutations=60).within_type.z)
-        by_token = specialization.association(experts, text.labels, text.types, n_permutations=60)
-        z["tokens"].append(by_token.within_type.z)
-    assert np.abs(z["documents"]).max() < 2 and abs(np.mean(z["documents"])) < 0.5
-    assert np.mean(z["tokens"]) > 2  # what exchanging tokens would have claimed
-
-
 def test_interval_covers_what_was_drawn_from() -> None:
     """Joint shares known: the interval holds the true I in 95% of draws, give or take."""
     joint = np.array([[0.3, 0.1, 0.1], [0.1, 0.1, 0.3]])
@@ -220,7 +153,7 @@ def test_interval_covers_what_was_drawn_from() -> None:
 
 
 def test_cells_against_slow_counting(text: Text) -> None:
-    found = _against(text, hashed(text, n_experts=5, k=2, seed=3), n_permutations=2, min_count=30)
+    found = against(text, hashed(text, n_experts=5, k=2, seed=3), n_permutations=2, min_count=30)
     experts, labels = hashed(text, n_experts=5, k=2, seed=3).ravel(), np.repeat(text.labels, 2)
     for row in found.cells.itertuples():
         hits = ((experts == row.expert) & (labels == row.label)).sum()
@@ -348,7 +281,7 @@ def test_any_small_input_has_an_exact_answer(rows: list[tuple[int, str, int, int
 def test_empty_slots_are_left_out(text: Text) -> None:
     experts = uniform(text, n_experts=6, k=2, seed=4)
     experts[::5, 1], experts[::10, 0] = -1, -1
-    found = _against(text, experts, n_permutations=2)
+    found = against(text, experts, n_permutations=2)
     kept = experts.ravel() >= 0
     assert (found.n, found.n_tokens) == (kept.sum(), (experts >= 0).any(axis=1).sum())
     assert found.mi == pytest.approx(
