@@ -1,17 +1,20 @@
 """A disk that is full, a folder that cannot be written, and a second process: a sentence, and nothing is lost."""
 
+import errno
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from app.cli import cli
-from data.files import only_writer
+from data.files import RunError, only_writer, scratch
 from probes.secret.pairs import Pairs, under
 from tests.faults.work import KINDS, Refused, do, forks, results, unequal
 
@@ -73,6 +76,20 @@ def test_a_full_disk_for_temporary_files_is_told(condition: str, disk: Path, tmp
     assert float(told[100]) == pytest.approx(1, abs=0.1)
     assert told[1_000].startswith(f"no room for 0.3 MB in {disk} (No space left on device); free some, or set TMPDIR")
     assert not list(disk.iterdir())
+
+
+def test_a_file_system_that_cannot_take_room_beforehand_is_used_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> Callable[..., None]:
+        def fallocate(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fallocate
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.EOPNOTSUPP))
+    assert scratch((3, 2), np.float32).tolist() == [[0.0, 0.0]] * 3
+    monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
+    with pytest.raises(RunError, match="no room for 0.0 MB in"):
+        scratch((3, 2), np.float32)
 
 
 @pytest.mark.parametrize("kind", ["sweep", "train"])

@@ -135,6 +135,17 @@ def test_a_table_of_cells_holds_their_means() -> None:
     )
 
 
+def test_a_table_of_mixed_cells_holds_their_weighted_means() -> None:
+    pairs, _ = planted(600)
+    table = fit_mixture(pairs, Shape(n_experts=6, rank=0, k=2, prior=False))
+    x, y = (torch.from_numpy(rows[pairs.train]) for rows in (pairs.x, pairs.y))
+    index, weight = table.choose(x)
+    for e in range(6):
+        chosen = index == e
+        share = (weight * chosen).sum(dim=1, keepdim=True)
+        torch.testing.assert_close(table.bias[e], (share * y).sum(dim=0) / share.sum(), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_the_temperature_is_the_mean_fall_of_the_score_over_the_chosen_cells(k: int) -> None:
     """x . c - |c|^2 / 2 falls by half the rise of the squared distance; half of that fall is the temperature."""
