@@ -21,12 +21,18 @@ NEAR = 1e-6
 def again(run: Run, name: str | None = None, tell: Progress | None = None, *, trust_remote_code: bool = False) -> Run:
     """A new run, `NAME-again` if not named, of the same kind, settings and seed; a stopped one goes on.
 
-    RunError if nothing here measures runs of this kind, if the name is taken by a run of other settings, or if the run
-    let its model's own code run: run folders change hands, so that is asked for anew by `trust_remote_code`.
+    RunError if nothing here measures runs of this kind or the run is a record, if the name is taken by a run of other
+    settings, or if the run let its model's own code run: run folders change hands, so that is asked for anew by
+    `trust_remote_code`.
     """
     if run.kind not in jobs.WORK:
         raise RunError(f"run '{run.name}' is of kind '{run.kind}', which nothing here measures; it cannot be redone")
-    settings = {key: value for key, value in run.settings.items() if key != "kind"}
+    settings = run.asked
+    if "recorded_in" in settings:
+        files = ", ".join(map(str, settings["recorded_in"]))
+        raise RunError(
+            f"run '{run.name}' was put together from what long tests recorded ({files}); run those tests again instead"
+        )
     if _trusts(settings) and not trust_remote_code:
         raise RunError(
             f"run '{run.name}' let code that its model brings run; read that code, then give --trust-remote-code "

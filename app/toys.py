@@ -75,8 +75,9 @@ def do_sweep(run: Run, progress: Progress) -> None:
 
 def do_experiment(run: Run, progress: Progress) -> None:
     """Do a preset that has a function of its own; its tables, named for the figures."""
-    preset = find(run.settings["preset"])
-    function, arguments = prepared(preset, run.settings["arguments"])
+    asked = ToyExperiment.model_validate(run.asked)
+    preset = find(asked.preset)
+    function, arguments = prepared(preset, asked.arguments)
     if "folder" in inspect.signature(function).parameters:
         arguments["folder"] = run
     found = function(progress=progress, **arguments)

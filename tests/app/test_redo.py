@@ -49,6 +49,13 @@ def test_the_verb_says_which_table_differs(toy: Run) -> None:
 
 def test_what_cannot_be_redone_is_refused_in_a_sentence(runs_folder: Path, toy: Run) -> None:
     create("foreign", {}, kind="somebody.else", root_folder=runs_folder)
+    create("records", {"recorded_in": ["a.json"]}, kind="toy.experiment", root_folder=runs_folder)
+    told = CliRunner().invoke(cli, ["redo", "records"])
+    assert told.exit_code == 2 and "put together from what long tests recorded (a.json)" in told.output
+    assert not (runs_folder / "records-again").exists()
+    bare = create("bare", {"steps": 3}, kind="toy.experiment", root_folder=runs_folder)
+    with pytest.raises(ValueError, match="preset"):
+        redo.again(bare)
     refused = CliRunner().invoke(cli, ["redo", "foreign"])
     assert refused.exit_code == 2 and "cannot be redone" in refused.output
     with pytest.raises(RunError, match="the run itself"):
