@@ -88,7 +88,7 @@ def test_a_file_system_that_cannot_take_room_beforehand_is_used_all_the_same(mon
     monkeypatch.setattr(os, "posix_fallocate", refuse(errno.EOPNOTSUPP))
     assert scratch((3, 2), np.float32).tolist() == [[0.0, 0.0]] * 3
     monkeypatch.setattr(os, "posix_fallocate", refuse(errno.ENOSPC))
-    with pytest.raises(RunError, match="no room for 0.0 MB in"):
+    with pytest.raises(RunError, match=r"no room for 0\.0 MB in"):
         scratch((3, 2), np.float32)
 
 
