@@ -1,7 +1,8 @@
 """The demo: a few real measurements, small enough for a laptop, in the order in which they make sense.
 
-Each part fills the same run folder with its tables, under names of its own, and takes at most 40 s on two cores (the
-model's download not counted).  A part that fails says so and the others still run.
+Each part fills the same run folder with its tables, under names of its own, in a process of one thread: at most a
+minute of a core, five minutes together (the model's download not counted).  A part that fails says so and the others
+still run.
 """
 
 import time
@@ -46,7 +47,7 @@ class Part:
     makes: tuple[str, ...]
     """Tables it leaves; a part whose tables are all there and complete is not measured again."""
     share: float = 1.0
-    """Its share of the time, as measured on one core, so that the time left is nearly true."""
+    """Its share of the time: seconds of one core, so that the time left is nearly true."""
     after: str = ""
     """Part that this one goes on from."""
 
@@ -173,18 +174,18 @@ def experts(run: Run, config: DemoConfig, progress: Progress) -> None:
 
 
 PARTS = (
-    Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 8.0),
-    Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 35.0),
-    Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 30.0, "sparsity"),
-    Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 15.0),
-    Part("experts", "Experts of a mixture", experts, ("routing", "load", "specialization", "cells", "names"), 30.0),
-    Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 20.0),
-    Part("ladder", "The sparsity ladder", ladder, ("ladder",), 8.0),
-    Part("rank", "Rank: do tokens become one vector?", rank, ("rank_residuals", "rank_patterns"), 20.0),
-    Part("memory", "Neurons as memories", memory, ("memory_agreement", "memory_neurons", "memory_values"), 25.0),
-    Part("saes", "A sparse autoencoder", saes, ("sae", "sae_latents"), 25.0),
-    Part("secret", "The experts inside a dense layer", secret, ("secret", "secret_ratios", "secret_gaps"), 30.0),
-    Part("emergence", "Where sparsity emerges", emergence, ("emergence", "emergence_summary"), 10.0),
+    Part("toy", "Toy models: superposition", toy, ("toy_directions", "toy_room"), 4.0),
+    Part("sparsity", "Sparsity of a language model", sparsity, ("layers", "neurons", "sinks"), 55.0),
+    Part("controls", "Sparsity under its controls", controls, ("layers", "neurons", "sinks"), 42.0, "sparsity"),
+    Part("keeping", "Keeping only the largest neurons", keeping, ("keeping", "keeping_points", "keeping_errors"), 22.0),
+    Part("experts", "Experts of a mixture", experts, ("routing", "load", "specialization", "cells", "names"), 15.0),
+    Part("coherence", "Coherence and recovery of one layer", coherence, ("coherence", "recovery"), 7.0),
+    Part("ladder", "The sparsity ladder", ladder, ("ladder",), 12.0),
+    Part("rank", "Rank: do tokens become one vector?", rank, ("rank_residuals", "rank_patterns"), 24.0),
+    Part("memory", "Neurons as memories", memory, ("memory_agreement", "memory_neurons", "memory_values"), 33.0),
+    Part("saes", "A sparse autoencoder", saes, ("sae", "sae_latents"), 43.0),
+    Part("secret", "The experts inside a dense layer", secret, ("secret", "secret_ratios", "secret_gaps"), 23.0),
+    Part("emergence", "Where sparsity emerges", emergence, ("emergence", "emergence_summary"), 4.0),
 )
 
 
