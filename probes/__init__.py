@@ -28,7 +28,7 @@ Coherence of 10^6 features in 768 dimensions (SAE latents)
     arithmetic  V^T V takes 2 F^2 d = 1.5e15 FLOP; the scan with all its bounds takes .60 of that time, half being the
                 least because of symmetry (coherence.json: 11.1 s at F = 32,768, 9.1e10 FLOP/s in float32)
     one core    (10^6 / 32,768)^2 x 11.1 s = 1.0e4 s: 2.9 hours; d enters in proportion; a stopped scan goes on
-    a GPU       28.0 s measured, 1.87 times the 15.0 s that F^2 d multiply-adds take at its rate (5.1e13 FLOP/s in
+    a GPU       28.0 s measured, 1.87 times the 15.0 s that F^2 d operations take at its rate (5.1e13 FLOP/s in
                 float32, TF32 off), the matrix and 9.8 GB beside it on the card (gpu.json)
     memory      the matrix, 3.1 GB, mapped from a .npy file, and at most 3.2 kB a feature beside it: 3.2 GB (106 MB at
                 F = 32,768, 97 at 65,536)

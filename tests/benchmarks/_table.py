@@ -135,7 +135,7 @@ def _gpu(kept: dict[str, Any]) -> Iterator[Row]:
         yield f"{which} on {card}, {many['batch_tokens']:,} tokens at once", figure, ""
     for row in kept["rows"]:
         if row["kind"] == "coherence":
-            figure = f"{row['seconds']:.1f} s, {row['ratio']:.2f} times F²d multiply-adds at the card's float32 rate; "
+            figure = f"{row['seconds']:.1f} s, {row['ratio']:.2f} times F²d operations at the card's float32 rate; "
             size = f"Coherence of F = {row['F']:,}, d = {row['d']} on {card}"
             yield size, f"{figure}{row['peak_mb']:,.0f} MB beyond the input", ""
 

@@ -8,7 +8,7 @@ median over rounds.
                whole documents into tokens; for the mixture that ships and for the shapes of SmolLM2-135M and
                OLMoE-1B-7B with random weights, on whose values no rate depends (a random router uses all experts about
                alike)
-    coherence  seconds over those of F^2 d multiply-adds, half of 2 F^2 d by symmetry, at the rate of a large product in
+    coherence  seconds over those of F^2 d operations, half of V^T V's by symmetry, at the rate of a large product in
                float32; memory is the most that was held beyond the dictionary
 """
 
