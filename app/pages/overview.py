@@ -50,7 +50,7 @@ def headline(run: Run) -> None:
             )
         parts = run.table("parts")
         if (parts["state"] == "done").all():
-            with st.expander(f"{len(parts)} parts, measured in {duration(float(parts['seconds'].sum()))}"):
+            with st.expander(f"{len(parts)} parts, {duration(float(parts['seconds'].sum()))} of work"):
                 st.markdown("  \n".join(lines))
         else:
             st.markdown("  \n".join(lines))
