@@ -39,7 +39,7 @@ def ladder(frame: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
             mode="markers",
             name=RUNGS[rung] + words,
         )
-    figure.update_xaxes(title="Units used for a token (%)", type="log")
+    figure.update_xaxes(title="Units used for a token (%)", type="log", dtick=1)
     figure.update_yaxes(title="Distinct sets used (% of tokens)", type="log")
     return theme.style(figure, dark=dark, width=width, alt=caption(frame))
 

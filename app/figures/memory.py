@@ -60,7 +60,7 @@ def agreement(table: DataFrame, *, dark: bool = False, width: Width = "screen") 
         mode="lines",
         name="chance: triggers and values paired at random",
     )
-    figure.update_xaxes(title="Layer", dtick=5 if table["layer"].nunique() > 8 else 1)
+    theme.layer_axis(figure, table["layer"])
     figure.update_yaxes(title="Neurons that agree (%)", rangemode="tozero")
     return theme.style(figure, dark=dark, width=width, alt=agreement_caption(table))
 

@@ -76,7 +76,7 @@ def by_layer(
         if column in real and real[column].notna().any():
             line = {"color": quiet, "dash": dash, "width": 1.5}
             figure.add_scatter(x=real["layer"], y=real[column] * factor, line=line, mode="lines", name=words)
-    figure.update_xaxes(title="Layer", dtick=1 if rows["layer"].nunique() <= 16 else 4)
+    theme.layer_axis(figure, rows["layer"])
     figure.update_yaxes(title=MEASURES.get(measure, measure.replace("_", " ")), rangemode="tozero")
     return theme.style(figure, dark=dark, width=width, alt=by_layer_caption(routing, measure))
 

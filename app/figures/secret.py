@@ -5,7 +5,7 @@ Tables, as `probes.secret.compare` and `probes.secret.losses` make them:
     secret          layer, condition, method, seed, n_experts, n_active, fvu, low, high, n_sinks, stored, n_tokens, ...
     secret_ratios   layer, condition, method, n_experts, n_active, seed, ratio, low, high, fvu, fvu_dense, stored, ...
     secret_losses   layers, replaced_by, change, low, high, recovered_mean, recovered_zero, n_tokens, n_documents
-    secret_cells    layer, condition, what, n_cells, fvu, low, high, fvu_train, stored, n_train, n_tokens
+    secret_cells    layer, condition, what, n_cells, used, fvu, low, high, fvu_train, stored, n_train, n_tokens
 """
 
 import plotly.graph_objects as go
@@ -29,6 +29,7 @@ CONDITIONS = {
 }  # fmt: skip
 _FILLED = {"real": "", "gaussian": "-open"}
 _NEEDED = ("layer", "condition", "method", "seed", "n_active", "fvu", "low", "high", "stored", "n_tokens")
+_CELLS = ("layer", "condition", "what", "n_cells", "used", "fvu", "low", "high", "stored", "n_train", "n_tokens")
 
 
 def main_point(table: DataFrame) -> DataFrame:
@@ -67,15 +68,22 @@ def levels_caption(secret: DataFrame) -> str:
     theme.need(_NEEDED, secret, "secret")
     secret = main_point(secret)
     parts = []
+    plain = secret[secret["method"] == "dense"].groupby("condition")["fvu"].mean()
     for (method, condition), rows in secret.groupby(["method", "condition"], sort=False):
         level = f"{rows['fvu'].mean():.3f}, {int(rows['stored'].iloc[0]):,} parameters stored"
+        if method != "dense" and condition in plain:
+            level += f", dense over it {plain[condition] / rows['fvu'].mean():.2f}"
         parts.append("{} ({}) {}".format(*_words(method, condition), level))
     sinks = int(secret["n_sinks"].max()) if "n_sinks" in secret else 0
+    with_sinks = ""
+    if sinks and "fvu_with_sinks" in secret:
+        among = secret.loc[secret["n_sinks"] > 0, ["fvu", "fvu_with_sinks"]].mean()
+        with_sinks = f" (where there are any: {among['fvu']:.3f}, and {among['fvu_with_sinks']:.3f} with them)"
     return (
         f"Fraction of variance unexplained with {_one(secret['n_active'])} active neurons, mean over "
         f"layers ({secret['layer'].nunique()}) and seeds ({secret['seed'].nunique()}): {'; '.join(parts)}. "
         f"{int(secret['n_tokens'].iloc[0]):,} tokens of documents not fitted on; bars: 95%, documents resampled. "
-        f"{sinks} attention sinks left out."
+        f"{sinks} attention sinks left out{with_sinks}."
     )
 
 
@@ -153,7 +161,7 @@ def losses_caption(table: DataFrame) -> str:
 
 def cells(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
     """FVU against the number of cells, constants and affine maps, real beside Gaussian."""
-    theme.need(("layer", "condition", "what", "n_cells", "fvu", "low", "high"), table, "secret_cells")
+    theme.need(_CELLS, table, "secret_cells")
     figure = go.Figure()
     groups = table.sort_values("n_cells").groupby(["layer", "what", "condition"], sort=False)
     for number, ((layer, what, condition), rows) in enumerate(groups):
@@ -166,6 +174,9 @@ def cells(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
             line=look.line,
             marker={"symbol": look.symbol},
             name=f"layer {layer}, {what}, {CONDITIONS.get(str(condition), condition)}",
+            customdata=rows[["stored", "used"]],
+            hovertemplate="%{x:,} cells: FVU %{y:.3f}<br>%{customdata[0]:,} parameters stored<br>held-out tokens fall "
+            "in %{customdata[1]:,} cells<extra></extra>",
         )
     sizes = sorted(table["n_cells"].unique())
     figure.update_xaxes(title="Cells", type="log", tickvals=sizes, ticktext=[f"{n:,}" for n in sizes])
@@ -181,7 +192,10 @@ def cells_caption(table: DataFrame) -> str:
     ):
         first, last = rows.iloc[0], rows.iloc[-1]
         name = f"layer {layer}, {what} ({CONDITIONS.get(str(condition), condition)})"
-        parts.append(f"{name} {first['fvu']:.3f} at {first['n_cells']} to {last['fvu']:.3f} at {last['n_cells']} cells")
+        parts.append(
+            f"{name} {first['fvu']:.3f} at {first['n_cells']} to {last['fvu']:.3f} at {last['n_cells']} cells, "
+            f"{int(first['stored']):,} to {int(last['stored']):,} parameters stored, {int(last['used']):,} cells used"
+        )
     return (
         f"What a table of cells misses: {'; '.join(parts)}. Fitted on {int(table['n_train'].iloc[0]):,} tokens, "
         f"measured on {int(table['n_tokens'].iloc[0]):,} of other documents; bars: 95%, documents resampled."

@@ -92,7 +92,7 @@ def by_layer(
         mode="lines+markers",
         name="within tokens: I(expert; label | token) less its null",
     )
-    figure.update_xaxes(title="Layer", dtick=1 if rows["layer"].nunique() <= 16 else 4)
+    theme.layer_axis(figure, rows["layer"])
     figure.update_yaxes(title=f"I(expert; {words(labels)}) (nats)", rangemode="tozero")
     return theme.style(figure, dark=dark, width=width, alt=by_layer_caption(specialization, labels))
 

@@ -232,6 +232,12 @@ def template(*, dark: bool = False, points: float = 8.0, screen: bool = False) -
     )
 
 
+def layer_axis(figure: go.Figure, layers: Iterable[int], title: str = "Layer") -> None:
+    """A horizontal axis of layers: a tick at each that was measured, or at every fifth where they are more than 16."""
+    held = sorted({int(layer) for layer in layers})
+    figure.update_xaxes(title=title, **({"tickvals": held} if len(held) <= 16 else {"dtick": 5}))
+
+
 def note(figure: go.Figure, text: str, *, dark: bool = False) -> go.Figure:
     """Write one quiet sentence in the middle of a figure that has nothing to draw, so that it says why."""
     figure.add_annotation(

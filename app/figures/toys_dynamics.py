@@ -70,7 +70,7 @@ def dynamics(table: DataFrame, losses: DataFrame, *, dark: bool = False, width: 
     figure.update_xaxes(type="log", dtick=1, exponentformat="none", separatethousands=True)
     figure.update_xaxes(title="training step (log)", row=2, col=1)
     figure.update_yaxes(title="dimensionality D<sub>i</sub>", range=[-0.03, 1.08], row=1, col=1)
-    figure.update_yaxes(title="loss (mean per feature)", type="log", exponentformat="power", dtick="D2", row=2, col=1)
+    figure.update_yaxes(title="loss (mean per feature)", type="log", tickformat="~g", dtick="D2", row=2, col=1)
     told = f"{len(features)} features, {table['step'].nunique()} snapshots of one model"
     told += best_of(table, ", the lowest loss of {}")
     return finish(

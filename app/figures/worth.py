@@ -56,7 +56,7 @@ def losses(damage: DataFrame, *, dark: bool = False, width: Width = "screen") ->
             name=REPLACEMENTS[name],
         )
     figure.add_hline(y=0, line={"color": theme.QUIET[dark], "width": 1})
-    figure.update_xaxes(title="Layer (experts in order of their damage)", dtick=1)
+    theme.layer_axis(figure, rows["layer"], "Layer (experts in order of their damage)")
     figure.update_yaxes(title="Change of the loss, nats a token")
     return theme.style(figure, dark=dark, width=width, alt=losses_caption(damage))
 
@@ -175,7 +175,7 @@ def causes(agreement: DataFrame, *, dark: bool = False, width: Width = "screen")
             name=words,
         )
     figure.add_hline(y=0, line={"color": theme.QUIET[dark], "width": 1})
-    figure.update_xaxes(title="Layer", dtick=1)
+    theme.layer_axis(figure, rows["layer"])
     figure.update_yaxes(title="Correlation of share and damage", range=[-1, 1])
     return theme.style(figure, dark=dark, width=width, alt=causes_caption(agreement))
 
@@ -229,7 +229,7 @@ def alike(pairs: DataFrame, *, dark: bool = False, width: Width = "screen") -> g
                     mode="lines+markers",
                     name=words if condition == "real" else f"{words}, random weights",
                 )
-    figure.update_xaxes(title="Layer", dtick=1)
+    theme.layer_axis(figure, rows["layer"])
     figure.update_yaxes(title="Likeness of two experts")
     return theme.style(figure, dark=dark, width=width, alt=alike_caption(pairs))
 
