@@ -56,6 +56,15 @@ def test_bayes_agrees_with_gaussian_process_conditioning() -> None:
         assert torch.allclose(got[task].double(), expected, atol=2e-3)
 
 
+def test_the_control_hands_each_task_whole_pairs_of_the_task_before() -> None:
+    drawn = episodes(draw_law(LawConfig(), (0, 1)), 5, 3, 2, n_seeds=2)
+    other = drawn.with_other_context()
+    assert other.x is drawn.x and other.f is drawn.f and other.y is drawn.y
+    for task in range(5):
+        assert torch.equal(other.context_x[:, task], drawn.context_x[:, task - 1])
+        assert torch.equal(other.context_y[:, task], drawn.context_y[:, task - 1])
+
+
 def test_more_context_is_worth_more_and_sixteen_points_almost_settle_it() -> None:
     law = draw_law(LawConfig(), (0, 1, 2))
     drawn = episodes(law, 4000, 64, 8, n_seeds=3)

@@ -135,6 +135,17 @@ def test_a_table_of_cells_holds_their_means() -> None:
     )
 
 
+@pytest.mark.parametrize("shared", [0, 2])
+def test_no_cell_is_off_on_average(shared: int) -> None:
+    """An intercept that is not penalised: residuals of the rows it was fitted on sum to zero in every cell."""
+    pairs, _ = planted(1_000)
+    student = fit_mixture(pairs, Shape(n_experts=6, rank=3, shared=shared, ridge=1.0))
+    x, y = (torch.from_numpy(rows[pairs.train]) for rows in (pairs.x, pairs.y))
+    cell, off = student.route(x)[:, 0], student(x) - y
+    for e in range(6):
+        torch.testing.assert_close(off[cell == e].mean(dim=0), torch.zeros(12), atol=1e-3, rtol=0)
+
+
 def test_a_table_of_mixed_cells_holds_their_weighted_means() -> None:
     pairs, _ = planted(600)
     table = fit_mixture(pairs, Shape(n_experts=6, rank=0, k=2, prior=False))
