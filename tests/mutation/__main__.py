@@ -108,11 +108,7 @@ def _load_libraries() -> None:
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
-    return {
-        n
-        for n in names
-        if n in (".git", ".venv", "runs", "gallery", "__pycache__", "reproductions") or n.endswith("_cache")
-    }
+    return {n for n in names if n in (".git", ".venv", "runs", "gallery", "__pycache__") or n.endswith("_cache")}
 
 
 def _write(held: dict[str, dict[str, str]], seed: int) -> None:
