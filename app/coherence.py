@@ -1,15 +1,16 @@
 """Coherence and recovery of dictionaries as one piece of work that fills a run folder."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+import numpy as np
+from pandas import DataFrame, concat
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from app.measurements import FromHub
-from data.config import Config, Probability
 from data.progress import Progress
 from data.runs import Run
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from probes.models import LanguageModel
 
 Method = Literal["thresholding", "omp", "lasso"]
+Label = Callable[[int], str]
+"""What a feature is called."""
 
 
 class CoherenceConfig(FromHub):
@@ -55,94 +58,6 @@ class CoherenceConfig(FromHub):
         return texts
 
 
-class SeparabilityConfig(Config):
-    """Settings of `probe.separability`."""
-
-    d_model: PositiveInt = 64
-    """Dimensions."""
-    n_features: PositiveInt = 256
-    """Directions of the planted dictionary."""
-    n_clusters: Annotated[int, Field(ge=2)] = 16
-    """Clusters, each with its own pool of features."""
-    ks: tuple[PositiveInt, ...] = (1, 2, 4, 8, 16)
-    """Active features of a token."""
-    shared: tuple[Probability, ...] = (0.0, 0.25, 0.5, 0.75, 0.9)
-    """Share of squared length that lies in one common direction: what raises mu."""
-    spread: PositiveInt = 2
-    """A cluster's pool holds `spread` * k features."""
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    """Expected length of the noise; the least magnitude is 1."""
-    n_tokens: Annotated[int, Field(ge=4)] = 2_000
-    """Tokens of a cell; half of them teach the router."""
-    seed: NonNegativeInt = 0
-    """Dictionary, tokens and noise."""
-
-    @model_validator(mode="after")
-    def _pools_fit(self) -> Self:
-        if self.ks and self.spread * max(self.ks) > self.n_features:
-            raise ValueError(
-                f"k={max(self.ks)} with pools of {self.spread}k features needs "
-                f"n_features >= {self.spread * max(self.ks)}"
-            )
-        return self
-
-
-class RouterConfig(FromHub):
-    """Settings of `probe.router`."""
-
-    model: str
-    """Name, folder or GGUF file of a model with mixtures of experts."""
-    corpus: str = "sotu-modern"
-    """Name or path of the text whose tokens are routed."""
-    n_tokens: PositiveInt = 4_000
-    """Text tokens read."""
-    layers: tuple[NonNegativeInt, ...] = ()
-    """Layers; empty: all that route."""
-    trials: PositiveInt = 200
-    """Codes planted on uniform and on routed supports."""
-    seed: NonNegativeInt = 0
-    """Order of the documents, random router, planted codes."""
-
-
-def read_routers(run: Run, progress: Progress) -> None:
-    """Measure `RouterConfig` into the run: the tables `router_reading, router_recovery, router_overlap`."""
-    from data import open_corpus
-    from probes import open_model, routed_supports
-    from probes.stream import StreamConfig
-
-    config = RouterConfig.model_validate(run.asked)
-    progress(0, 1, f"opening {config.model}")
-    tables = routed_supports.measure(
-        open_model(
-            config.model,
-            device_map=config.device_map,
-            trust_remote_code=config.trust_remote_code,
-            progress=progress,
-        ),
-        open_corpus(config.corpus),
-        StreamConfig(n_tokens=config.n_tokens, seed=config.seed),
-        layers=config.layers or None,
-        trials=config.trials,
-        seed=config.seed,
-        run=run,
-        progress=progress,
-    )
-    run.save_tables(tables)
-
-
-def separate(run: Run, progress: Progress) -> None:
-    """Measure `SeparabilityConfig` into the run: the table `separability`."""
-    from probes import router_reading
-
-    config = SeparabilityConfig.model_validate(run.asked)
-    finished = run.table("separability") if "separability" in run.table_names() else None
-
-    def keep(rows: Any) -> None:
-        run.save_table("separability", rows)
-
-    keep(router_reading.separability(**config.model_dump(), progress=progress, finished=finished, keep=keep))
-
-
 def work(run: Run, progress: Progress) -> None:
     """Measure `CoherenceConfig` into the run."""
     config = CoherenceConfig.model_validate(run.asked)
@@ -168,8 +83,6 @@ def measure(
     They are written after every dictionary and every control, `coherence` last: what it lists is not measured again,
     and a scan that was cut short goes on.  `models` are those that are open already, by name.
     """
-    from pandas import concat
-
     from probes import scan
     from probes.dictionaries import open_dictionary
 
@@ -234,9 +147,6 @@ def _finished(run: Run) -> tuple[dict[str, list[Any]], set[tuple[str, str]]]:
 
 def _one(named: Any, condition: str, config: CoherenceConfig, run: Run, tell: Progress) -> dict[str, Any]:
     """All tables of one dictionary, or of the random one of its size."""
-    import numpy as np
-    from pandas import DataFrame, concat
-
     from probes import coherence, recovery
     from probes.frames import random_directions
 
@@ -254,30 +164,6 @@ def _one(named: Any, condition: str, config: CoherenceConfig, run: Run, tell: Pr
         # a column equal to the mean has nothing left when centred; then the raw report stands alone
         with contextlib.suppress(ValueError):
             reports["centred"] = coherence.measure(matrix, centred=True, neighbours=1, **settings)
-    summary, nearest, babel = [], [], []
-    for name, r in reports.items():
-        pair = [label(i) for i in r.pair] if r.pair else ["", ""]
-        row = {
-            "condition": name, "feature": named.feature, "d_model": d, "n_features": n, "mu": r.mu,
-            "first": pair[0], "second": pair[1], "welch": r.welch, "mu_random": r.mu_random,
-            "average_coherence": r.average_coherence, "k_guaranteed": r.k_guaranteed, "k_babel": r.k_babel,
-            "k_erc": r.k_erc, "k_erc_exact": r.k_erc_exact, "spark": r.spark, "bottleneck": r.bottleneck,
-            "near_duplicates": len(r.clusters), "median_nearest": float(np.median(r.nearest)),
-            "erc": float("nan") if r.erc is None else r.erc,
-        }  # fmt: skip
-        summary.append(row)
-        best = r.neighbours[r.neighbours["rank"] == 1] if n > 1 else r.neighbours
-        nearest.append(
-            DataFrame(
-                {
-                    "condition": name,
-                    "label": [label(i) for i in best["feature"]],
-                    "neighbour": [label(i) for i in best["neighbour"]],
-                    "cosine": best["cosine"].to_numpy(),
-                }
-            )
-        )
-        babel.append(DataFrame({"condition": name, "k": np.arange(1, 33), "babel": r.babel}))
     report = reports[condition]
     bars, curve = recovery.bars(
         matrix,
@@ -291,9 +177,9 @@ def _one(named: Any, condition: str, config: CoherenceConfig, run: Run, tell: Pr
         **_supports(config, n),
     )
     tables = {
-        "coherence": DataFrame(summary),
-        "coherence_nearest": concat(nearest, ignore_index=True),
-        "coherence_babel": concat(babel, ignore_index=True),
+        "coherence": DataFrame([_summary(name, r, named.feature, label) for name, r in reports.items()]),
+        "coherence_nearest": concat([_nearest(name, r, label) for name, r in reports.items()], ignore_index=True),
+        "coherence_babel": concat([_babel(name, r) for name, r in reports.items()], ignore_index=True),
         "recovery": curve.assign(condition=condition),
         "recovery_bars": bars.assign(condition=condition, trials=config.trials),
     }
@@ -306,6 +192,36 @@ def _one(named: Any, condition: str, config: CoherenceConfig, run: Run, tell: Pr
     for frame in tables.values():
         frame.insert(0, "dictionary", named.name)
     return tables
+
+
+def _summary(condition: str, report: Any, feature: str, label: Label) -> dict[str, Any]:
+    """A row of `coherence`."""
+    first, second = (label(i) for i in report.pair) if report.pair else ("", "")
+    return {
+        "condition": condition, "feature": feature, "d_model": report.d_model, "n_features": report.n_features,
+        "mu": report.mu, "first": first, "second": second, "welch": report.welch, "mu_random": report.mu_random,
+        "average_coherence": report.average_coherence, "k_guaranteed": report.k_guaranteed, "k_babel": report.k_babel,
+        "k_erc": report.k_erc, "k_erc_exact": report.k_erc_exact, "spark": report.spark,
+        "bottleneck": report.bottleneck, "near_duplicates": len(report.clusters),
+        "median_nearest": float(np.median(report.nearest)),
+        "erc": float("nan") if report.erc is None else report.erc,
+    }  # fmt: skip
+
+
+def _nearest(condition: str, report: Any, label: Label) -> DataFrame:
+    """Rows of `coherence_nearest`: each feature's nearest other."""
+    best = report.neighbours[report.neighbours["rank"] == 1] if report.n_features > 1 else report.neighbours
+    columns = {
+        "label": [label(i) for i in best["feature"]],
+        "neighbour": [label(i) for i in best["neighbour"]],
+        "cosine": best["cosine"].to_numpy(),
+    }
+    return DataFrame({"condition": condition, **columns})
+
+
+def _babel(condition: str, report: Any) -> DataFrame:
+    """Rows of `coherence_babel`."""
+    return DataFrame({"condition": condition, "k": np.arange(1, 33), "babel": report.babel})
 
 
 def _supports(config: CoherenceConfig, n_features: int) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def router(
 
     Example: `sparsescope coherence router FOLDER --tokens 4000`
     """
-    from app.coherence import RouterConfig, read_routers
+    from app.routers import RouterConfig, read_routers
 
     config = RouterConfig(
         model=model,
@@ -141,7 +141,7 @@ def separability(
     Examples: `sparsescope coherence separability`,
     `sparsescope coherence separability --k 2 --k 8 --shared 0 --shared 0.9`
     """
-    from app.coherence import SeparabilityConfig, separate
+    from app.routers import SeparabilityConfig, separate
 
     given = {name: tuple(values) for name, values in (("ks", k), ("shared", shared)) if values}
     config = SeparabilityConfig.model_validate(

@@ -11,9 +11,10 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from app import jobs
-from app.coherence import CoherenceConfig, SeparabilityConfig, distinct, separate, work
+from app.coherence import CoherenceConfig, distinct, work
 from app.commands.coherence import verbs
 from app.figures import coherence as figures
+from app.routers import SeparabilityConfig, separate
 from data.progress import Cancelled, silent
 from data.runs import Run, create
 from tests.probes.conftest import tokenizer  # noqa: F401  a fixture
@@ -128,7 +129,7 @@ def test_separability_is_measured_and_drawn(tmp_path: Path) -> None:
     (entry,) = [e for e in figures.FIGURES if e.name == "coherence-separability"]
     drawn = entry.draw({"separability": table})
     assert sorted(y for t in drawn.data for y in t.y) == sorted(table["accuracy"])
-    assert jobs.WORK[Run(out).kind] == "app.coherence:separate"
+    assert jobs.WORK[Run(out).kind] == "app.routers:separate"
     for wrong, words in (
         (["--k", "200"], "n_features >= 400"),
         (["--shared", "2"], "shared"),
