@@ -68,17 +68,18 @@ def levels_caption(secret: DataFrame) -> str:
     theme.need(_NEEDED, secret, "secret")
     secret = main_point(secret)
     parts = []
-    plain = secret[secret["method"] == "dense"].groupby("condition")["fvu"].mean()
+    dense = secret[secret["method"] == "dense"].groupby("condition")["fvu"].mean().to_dict()
     for (method, condition), rows in secret.groupby(["method", "condition"], sort=False):
         level = f"{rows['fvu'].mean():.3f}, {int(rows['stored'].iloc[0]):,} parameters stored"
-        if method != "dense" and condition in plain:
-            level += f", dense over it {plain[condition] / rows['fvu'].mean():.2f}"
+        if method != "dense" and condition in dense:
+            level += f", dense over it {dense[condition] / rows['fvu'].mean():.2f}"
         parts.append("{} ({}) {}".format(*_words(method, condition), level))
     sinks = int(secret["n_sinks"].max()) if "n_sinks" in secret else 0
     with_sinks = ""
     if sinks and "fvu_with_sinks" in secret:
-        among = secret.loc[secret["n_sinks"] > 0, ["fvu", "fvu_with_sinks"]].mean()
-        with_sinks = f" (where there are any: {among['fvu']:.3f}, and {among['fvu_with_sinks']:.3f} with them)"
+        among = secret[secret["n_sinks"] > 0]
+        both = f"{among['fvu'].mean():.3f}, and {among['fvu_with_sinks'].mean():.3f} with them"
+        with_sinks = f" (where there are any: {both})"
     return (
         f"Fraction of variance unexplained with {_one(secret['n_active'])} active neurons, mean over "
         f"layers ({secret['layer'].nunique()}) and seeds ({secret['seed'].nunique()}): {'; '.join(parts)}. "
