@@ -25,13 +25,15 @@ def runs(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from data.runs import list_runs, root
+    from data.runs import known_runs, list_runs, root
 
     found = list_runs()
-    if not found:
+    if found:
+        echo_columns(("run", "kind", "state", "made", "tables", "MB"), [_summary(run) for run in found])
+    else:
         typer.echo(f"no runs in {root().resolve()}; `sparsescope demo` makes the first one")
-        return
-    echo_columns(("run", "kind", "state", "made", "tables", "MB"), [_summary(run) for run in found])
+    if shipped := [run.name for run in known_runs()[len(found) :]]:
+        typer.echo(f"with the installation came {', '.join(shipped)}")
 
 
 @verbs.command()

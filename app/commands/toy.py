@@ -31,7 +31,10 @@ def toy() -> None:
 @verbs.command()
 @guard
 def presets() -> None:
-    """List the experiments that `sparsescope toy run` knows by name."""
+    """List the experiments that `sparsescope toy run` knows by name.
+
+    Example: `sparsescope toy presets`, then `sparsescope toy run pentagon`
+    """
     from toymodels.presets import PRESETS
 
     wide = max(map(len, PRESETS))
@@ -42,7 +45,10 @@ def presets() -> None:
 @verbs.command()
 @guard
 def settings() -> None:
-    """List every setting of a toy model with its default and what it means."""
+    """List every setting of a toy model with its default and what it means.
+
+    Example: `sparsescope toy settings`, then `sparsescope toy train --set schedule=cosine`
+    """
     from toymodels import ToyConfig
 
     for name, about in ToyConfig.model_fields.items():

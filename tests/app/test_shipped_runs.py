@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import data
 from app.claims import NOT_YET
 from app.claims import find as find_claim
 from app.claims.ledger import ledger
+from app.cli import cli
 from app.figures.catalogue import find
 from data import runs
 from tests.app.test_pages import show
@@ -26,6 +28,13 @@ def test_a_page_opens_on_what_ships(page: str) -> None:
     test = show(page)
     assert not test.exception and not test.error
     assert not any("Nothing to show" in m.value for m in test.markdown)
+
+
+def test_the_list_of_runs_names_what_ships_after_ones_own(tmp_path: Path) -> None:
+    assert "no runs in" in (told := CliRunner().invoke(cli, ["runs"]).output) and "came demo, " in told
+    runs.create("demo", {}, kind="demo", root_folder=tmp_path)
+    mine, shipped = CliRunner().invoke(cli, ["runs"]).output.split("with the installation came ")
+    assert "demo" in mine and "demo" not in shipped.split(", "), "a run of the same name hides the one that ships"
 
 
 def test_what_ships_was_measured_to_its_end_on_the_model_that_ships() -> None:
