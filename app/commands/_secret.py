@@ -84,12 +84,20 @@ def secret(
     config = SecretRun.model_validate(asked | hub)
     run = measured("secret", config, work, kind=KIND, name=name, seed=seed, again=False)
     student = ["layer", "condition", "method"]
-    echo_table(run.table("secret"), [*student, "fvu", "low", "high", "active", "active_with_router", "stored"])
+    found = run.table("secret")
+    level = ["fvu", "low", "high"] + (["fvu_with_sinks", "n_sinks"] if found["n_sinks"].any() else [])
+    size = ["active", "active_with_router", "stored", "n_tokens", "n_documents"]
+    echo_table(found, [*student, *level, *size])
+    if (worse := found[found["fvu"] > 1]).size:
+        typer.echo(
+            f"{len(worse)} of {len(found)} students miss more than the mean output would (fvu above 1): compare with "
+            "fvu_train; read more text, or ask for fewer experts"
+        )
     if "secret_ratios" in run.table_names():
         shown = [*student, "ratio", "low", "high", "fvu", "fvu_dense", "stored"]
         echo_table(run.table("secret_ratios"), shown)
     if "secret_counted" in run.table_names():
-        shown = [*student, "active_with_router", "active_dense", "ratio", "low", "high", "verdict"]
+        shown = [*student, "active_with_router", "active_dense", "ratio", "low", "high", "fvu", "fvu_dense", "verdict"]
         echo_table(run.table("secret_counted"), shown)
     if export is not None:
         from app.measurements import opened

@@ -129,7 +129,7 @@ def counted(run: Run) -> None:
     )
     shown = [
         "layer", "condition", "seed", "n_experts", "n_active", "active_with_router", "active_dense", "ratio", "low",
-        "high", "verdict", "stored",
+        "high", "fvu", "fvu_dense", "verdict", "stored",
     ]  # fmt: skip
     st.dataframe(frame(run, "secret_counted")[shown].round(3), hide_index=True, width="stretch", key="counted")
 

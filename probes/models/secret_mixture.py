@@ -3,6 +3,7 @@
 The rest of the model is its own code, whatever its family.  The architecture is registered with transformers (see
 `probes.registering`), so `AutoModelForCausalLM.from_pretrained` opens a folder of it and no remote code is run.
 The first positions of a sequence keep the dense block: attention sinks live there, and no student was fitted on them.
+Padding at the left, which batched generation puts there, is not counted as positions.
 """
 
 import copy
@@ -116,6 +117,8 @@ class MixtureBlock(nn.Module):
         self.k: int = shape["k"]
         self.begun = 0
         """Positions of the sequence that an earlier call has read."""
+        self.padding: Int[Tensor, " batch"] | None = None
+        """Padded positions at the left of each sequence, where a mask tells of any."""
 
     def forward(self, hidden_states: Float[Tensor, "batch position d_model"]) -> Any:
         """Its answer to each token."""
@@ -125,8 +128,15 @@ class MixtureBlock(nn.Module):
         if self.shared_expert is not None:
             y = y + self.shared_expert(x)
         y = y.view_as(hidden_states)
-        n = max(FIRST - self.begun, 0)
-        return torch.cat([self.dense(hidden_states[:, :n]), y[:, n:]], dim=1) if n else y
+        n = max(FIRST + (0 if self.padding is None else int(self.padding.max())) - self.begun, 0)
+        if not n:
+            return y
+        dense = self.dense(hidden_states[:, :n])
+        if self.padding is not None:
+            position = self.begun + torch.arange(dense.shape[1], device=y.device)
+            early = position < FIRST + self.padding.to(y.device)[:, None]
+            dense = torch.where(early[:, :, None], dense, y[:, :n])
+        return torch.cat([dense, y[:, n:]], dim=1)
 
 
 class SecretMixtureForCausalLM(PreTrainedModel, GenerationMixin):
@@ -174,9 +184,13 @@ class SecretMixtureForCausalLM(PreTrainedModel, GenerationMixin):
     def _tell_begun(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         cache = kwargs.get("past_key_values")
         begun = 0 if cache is None else int(cache.get_seq_length())
+        mask = kwargs.get("attention_mask")
+        padding = None
+        if isinstance(mask, Tensor) and mask.ndim == 2 and bool((mask[:, 0] == 0).any()):
+            padding = (mask.cumsum(dim=1) == 0).sum(dim=1)
         for block in self.modules():
             if isinstance(block, MixtureBlock):
-                block.begun = begun
+                block.begun, block.padding = begun, padding
 
 
 def insert(plain: Any, layer: int, shape: Mapping[str, Any]) -> MixtureBlock:

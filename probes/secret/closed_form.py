@@ -240,8 +240,6 @@ def _mean_variance(pairs: Pairs) -> float:
 
 
 def _check(pairs: Pairs, shape: Shape) -> None:
-    if not len(pairs.train) or not len(pairs.test):
-        raise ValueError("one part of the documents is empty; read text of at least six documents")
     if shape.n_experts > len(pairs.train):
         raise ValueError(f"n_experts={shape.n_experts} exceeds the {len(pairs.train)} tokens to fit on; read more text")
     widest = min(pairs.d_in, pairs.d_out)

@@ -39,11 +39,12 @@ def compare(
     layer, condition, n_active and seed is what ratios are taken against.
 
     Tables
-        secret             one student a row: layer, condition, method, seed, n_experts, k, n_active, fvu, low, high
-                           (95% over documents), fvu_train, fvu_with_sinks, n_sinks, n_train, n_tokens, n_documents,
-                           active parameters (shared, expert, bias, router, active, active_with_router), stored,
-                           cpu_seconds, last_gain (share of the training error that the last fifth of the steps
-                           removed), rate
+        secret             one student a row: layer, condition, method, seed, n_experts, k, active_sets (different
+                           sets of experts on held-out tokens), n_active, fvu, low, high (95% over documents),
+                           fvu_train, fvu_with_sinks, n_sinks, n_train, n_tokens, n_documents, active parameters
+                           (shared, expert, bias, router, active, active_with_router), stored, cpu_seconds, last_gain
+                           (share of the training error that the last fifth of the steps removed: small in any cosine
+                           schedule, so more steps may still gain), rate
         secret_inputs      layer, condition, seed, participation (ratio of the training inputs), n_train
         secret_ratios      layer, condition, method, n_experts, n_active, seed, ratio (FVU dense / FVU), low, high, fvu,
                            fvu_dense, stored, n_tokens, n_documents
@@ -56,10 +57,12 @@ def compare(
         secret_documents   what the last two are made of: one row a student and held-out document
 
     With `run`, every finished student is saved and a stopped comparison goes on at the next; `seen` is shown each.
+    ValueError for students that the tables could not tell apart.
     """
+    asked = _told_apart(students)
     done = _load(run)
-    layers = sorted({s.layer for s in students})
-    left = [s for s in students if _key(s) not in done.keys]
+    layers = sorted({s.layer for s in asked})
+    left = [s for s in asked if _key(s) not in done.keys]
     fitted = 0
     for layer in layers:
         mine = sorted((s for s in left if s.layer == layer), key=lambda s: (s.condition, s.seed))
@@ -131,6 +134,20 @@ class _Done:
         found["secret_counted"] = counted(secret, held)
         found["secret"] = secret  # written last: a student counts as fitted when all tables know it
         return Tables({name: table for name, table in found.items() if len(table)})
+
+
+def _told_apart(students: Sequence[SecretConfig]) -> list[SecretConfig]:
+    """Each student once; ValueError where two differ in a setting that no table names."""
+    found: dict[tuple[Any, ...], SecretConfig] = {}
+    for one in students:
+        other = found.setdefault(_key(one), one)
+        if other != one:
+            names = [name for name, value in one.model_dump().items() if value != getattr(other, name)]
+            raise ValueError(
+                f"two students '{one.method}' of layer {one.layer} differ in {', '.join(names)} alone, which the "
+                "tables do not name; compare them in two calls"
+            )
+    return list(found.values())
 
 
 def _key(config: SecretConfig) -> tuple[Any, ...]:

@@ -91,7 +91,9 @@ def tables_by_token(
     An entry needs `least` training tokens; a bigram without falls back on the token, a token without on the mean.
     """
     pairs = subject.real
-    predictions = {"token": [token], "bigram": [token, token * (int(token.max()) + 1) + previous]}
+    # a token may be seen before others and never itself: its id may exceed all of `token`
+    bigram = token * (int(max(token.max(), previous.max())) + 1) + previous
+    predictions = {"token": [token], "bigram": [token, bigram]}
     rows = []
     for what, keys in predictions.items():
         rows.append((what, _of_table(pairs, keys, least)))

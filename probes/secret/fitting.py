@@ -24,7 +24,7 @@ from probes.models import LanguageModel
 from probes.secret import closed_form, gradient, neurons, refining
 from probes.secret.cache import Inputs, capture, read_inputs
 from probes.secret.pairs import Condition, Pairs, answers, under
-from probes.secret.score import Missed, missed
+from probes.secret.score import Missed, distinct_sets, missed
 from probes.secret.students import Cost, Student
 from probes.secret.teacher import LayerTeacher
 from probes.stream import StreamConfig
@@ -92,6 +92,8 @@ class Fit:
     """Of the rows it was fitted on."""
     cpu_seconds: float
     """Processor time of fitting; capturing inputs and asking the teacher not among it."""
+    active_sets: int = 0
+    """Different sets of experts used on the held-out tokens; 0 without experts."""
 
     @property
     def fvu(self) -> float:
@@ -129,6 +131,7 @@ class Fit:
             "seed": config.seed,
             "n_experts": self.student.n_experts,
             "k": self.student.k,
+            "active_sets": self.active_sets,
             "n_active": config.n_active,
             "fvu": self.fvu,
             "low": low,
@@ -169,6 +172,9 @@ class Layer:
     def real(self) -> Pairs:
         """What the layer reads in text and what it answers."""
         seen = self._inputs
+        ordinary = seen.held_out[~seen.sink]
+        if ordinary.all() or not ordinary.any():
+            raise ValueError("one part of the documents is empty; read text of at least six documents")
         return Pairs(seen.rows, answers(self.teacher, seen.rows), seen.document, seen.held_out, seen.sink)
 
     def under(self, condition: Condition, seed: int = 0) -> Pairs:
@@ -248,6 +254,7 @@ def fit_layer(subject: Layer, config: SecretConfig, progress: Progress = silent)
         n_train=len(pairs.train),
         mean_output=closed_form.mean_of(pairs.y, pairs.train),
         cpu_seconds=seconds,
+        active_sets=distinct_sets(student, pairs),
     )
 
 
@@ -276,7 +283,12 @@ def shape_of(config: SecretConfig) -> closed_form.Shape:
         return closed_form.Shape(n_experts=config.n_experts, rank=0, prior=False)
     rank = config.n_active // config.k if config.rank is None else config.rank
     shared = config.n_active - config.k * rank
-    if shared < 0 or rank < 1:
+    if rank < 1:
+        raise ValueError(
+            f"experts of rank 0 are constants: of n_active={config.n_active} neurons k={config.k} experts get "
+            f"{config.n_active // config.k} each; choose rank >= 1 and k <= n_active, or method='constants'"
+        )
+    if shared < 0:
         raise ValueError(
             f"k={config.k} experts of rank {rank} are more than n_active={config.n_active} neurons; choose k * rank <= "
             "n_active"

@@ -94,10 +94,3 @@ def beside_latents(
         rows.append((name, held.fvu, low, high, cost.active, cost.active_with_router, cost.stored, held.n))
     columns = ["student", "fvu", "low", "high", "active", "active_with_router", "stored", "n_tokens"]
     return DataFrame(rows, columns=columns), latents
-
-
-def distinct_sets(found: Fit, pairs: Pairs) -> tuple[int, int]:
-    """Different sets of experts used on held-out rows, and the rows."""
-    routed = [found.route(x).sort(dim=1).values for _, x, _ in pairs.chunks(pairs.test)]
-    sets = torch.cat(routed)
-    return len(sets.unique(dim=0)), len(sets)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from probes.firing import N_RESAMPLES, interval
 from probes.secret.pairs import Pairs
+from probes.secret.students import Student
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,15 @@ def missed(student: Callable[[Tensor], Tensor], pairs: Pairs, index: Int[np.ndar
         np.add.at(spread, place[part], (y - mean).square().sum(dim=1).double().numpy())
     held = spread > 0
     return Missed(error[held], spread[held], len(index))
+
+
+@torch.no_grad()
+def distinct_sets(student: Student, pairs: Pairs) -> int:
+    """Different sets of experts that the student uses on the held-out rows; 0 without experts."""
+    if not student.n_experts:
+        return 0
+    sets = torch.cat([student.route(x).sort(dim=1).values for _, x, _ in pairs.chunks(pairs.test)])
+    return len(sets.unique(dim=0))
 
 
 def ratio(worse: Missed, better: Missed) -> tuple[float, float, float]:

@@ -53,8 +53,26 @@ def test_figures_show_ratio_beside_level_and_real_beside_gaussian() -> None:
     assert "9,000 tokens" in figures.levels_caption(students()) and "3 attention sinks" in figures.levels_caption(
         students()
     )
+    # the ratio stands beside the level, and what sinks do to it
+    assert "0.400, 4,700,000 parameters stored, dense over it 1.50" in levels.layout.meta["alt"]
+    among = figures.levels_caption(students().assign(fvu_with_sinks=0.25))
+    assert f"left out (where there are any: {students()['fvu'].mean():.3f}, and 0.250 with them)" in among
     with pytest.raises(ValueError, match="lacks the columns"):
         figures.losses(ratios())
+
+
+def test_tables_of_cells_say_what_they_store_and_how_many_cells_are_used() -> None:
+    rows = [
+        ("real", 64, 60, 0.9),
+        ("real", 4_096, 2_000, 0.7),
+        ("gaussian", 64, 64, 0.95),
+        ("gaussian", 4_096, 9, 0.94),
+    ]
+    frame = DataFrame(rows, columns=["condition", "n_cells", "used", "fvu"])
+    frame = frame.assign(layer=3, what="constants", low=frame["fvu"], high=frame["fvu"], stored=10 * frame["n_cells"])
+    caption = figures.cells_caption(frame.assign(n_train=1_000, n_tokens=200))
+    assert "(real) 0.900 at 64 to 0.700 at 4096 cells, 640 to 40,960 parameters stored, 2,000 cells used" in caption
+    assert "40,960 parameters stored, 9 cells used" in caption
 
 
 def test_curves_have_a_panel_for_each_setting_that_varied() -> None:

@@ -21,7 +21,7 @@ from probes.secret.export import keep
 from probes.secret.fitting import Layer, fit_layer
 from probes.secret.losses import held_out_documents, measure_losses
 from probes.secret.pairs import moments
-from probes.secret.reading import beside_latents, distinct_sets, routing_explained, routing_told
+from probes.secret.reading import beside_latents, routing_explained, routing_told
 from probes.stream import StreamConfig
 from tests.reproductions.record import record, tell
 from tests.reproductions.test_secret import READ, inputs, model, records, root
@@ -123,7 +123,6 @@ def test_a_dictionary_says_who_is_routed_where(model: LanguageModel, inputs: Run
         told[name] = routing_told(found, pairs, encode, LATENTS.k)
         levels[name] = records(beside_latents(found, pairs, encode, LATENTS.k, decoder)[0])
         tell(len(levels), 2, name)
-    sets, tokens = distinct_sets(found, pairs)
     record(
         "secret_dictionary",
         {"corpus": "sotu", **LATENTS.model_dump(mode="json"), "text": READ.model_dump()},
@@ -132,7 +131,7 @@ def test_a_dictionary_says_who_is_routed_where(model: LanguageModel, inputs: Run
             "information": information,
             "told": told,
             "students": levels,
-            "distinct_sets": {"sets": sets, "tokens": tokens},
+            "distinct_sets": {"sets": found.active_sets, "tokens": found.held_out.n},
         },
     )
     assert told["sae"]["low"] > told["random"]["high"] > told["random"]["largest"]

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,43 @@ def test_compare_resumes_and_takes_ratios_over_the_same_documents(
     assert tables.secret_gaps["gap"].item() == pytest.approx(means["real"] - means["gaussian"])
 
 
+def test_students_that_the_tables_cannot_tell_apart_are_refused(words_model: LanguageModel, captured: Any) -> None:
+    asked = [secret.SecretConfig(layer=1, n_experts=8, n_active=16, rank=rank) for rank in (16, 8)]
+    with pytest.raises(ValueError, match="differ in rank alone"):
+        secret.compare(words_model, students=asked, inputs=captured)
+    twice = secret.compare(words_model, students=[asked[0], asked[0]], inputs=captured)
+    assert len(twice.secret) == 1
+    found = twice.secret.iloc[0]
+    assert found["active_sets"] == 8 and found["n_tokens"] == twice.secret_documents["n_tokens"].iloc[0]
+
+
+def test_padding_at_the_left_of_a_batch_changes_no_answer(
+    words_model: LanguageModel, captured: Any, tmp_path: Path
+) -> None:
+    run = runs.create("kept", {}, kind="secret", root_folder=tmp_path)
+    keep(run, [secret.fit(words_model, layer=1, inputs=captured, n_experts=6, n_active=8)])
+    hf = open_model(words_model, secret_experts=run).hf
+    ids = torch.arange(1, 13).view(1, 12)
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), ids], dim=1)
+    both = torch.cat([padded, torch.arange(20, 37).view(1, 17)])
+    mask = torch.ones_like(both)
+    mask[0, :5] = 0
+    place = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    with torch.no_grad():
+        alone, beside = hf(input_ids=ids).logits[0], hf(input_ids=both[1:]).logits[0]
+        found = hf(input_ids=both, attention_mask=mask, position_ids=place).logits
+        torch.testing.assert_close(found[0, 5:], alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(found[1], beside, atol=1e-4, rtol=1e-4)
+        # token by token, as `generate` asks: the sequence is still among its first positions
+        cache = hf(input_ids=both[:, :7], attention_mask=mask[:, :7], position_ids=place[:, :7]).past_key_values
+        steps = [
+            hf(input_ids=both[:, i : i + 1], attention_mask=mask[:, : i + 1], position_ids=place[:, i : i + 1],
+               past_key_values=cache).logits[:, 0]
+            for i in range(7, 17)
+        ]  # fmt: skip
+        torch.testing.assert_close(torch.stack(steps, dim=1), found[:, 7:], atol=1e-4, rtol=1e-4)
+
+
 def test_an_exported_model_is_the_model_with_the_student_and_needs_no_remote_code(
     words_model: LanguageModel, captured: Any, tmp_path: Path
 ) -> None:
@@ -191,6 +229,7 @@ def test_bad_requests_are_told_in_a_sentence(words_model: LanguageModel, capture
         ({"layer": 9}, "is not in 0"),
         ({"layer": 2}, "holds no inputs of layer 2"),
         ({"layer": 1, "rank": 100}, "n_active"),
+        ({"layer": 1, "k": 9, "n_active": 8}, "n_active=8 neurons k=9 experts get 0"),
         ({"layer": 1, "method": "oracle", "n_active": 1000}, "neurons"),
         ({"layer": 1, "method": "paper", "n_experts": 4}, "more experts"),
     ):
@@ -203,6 +242,14 @@ def test_bad_requests_are_told_in_a_sentence(words_model: LanguageModel, capture
     found = secret.fit(words_model, layer=1, inputs=captured, method="static", n_active=8)
     with pytest.raises(ValueError, match="closed form"):
         keep(runs.create("f", {}, kind="x", root_folder=tmp_path), [found])
+
+
+@pytest.mark.parametrize("method", ["closed_form", "dense", "linear", "static"])
+def test_text_of_one_document_is_no_basis_for_any_student(
+    words_model: LanguageModel, words: Corpus, method: str
+) -> None:
+    with pytest.raises(ValueError, match="at least six documents"):
+        secret.fit(words_model, layer=1, corpus=words, method=method, n_tokens=100, n_experts=2, steps=1)
 
 
 def test_gaussians_of_a_singular_covariance_have_it() -> None:
@@ -249,6 +296,17 @@ def test_cells_of_a_table_are_found_and_tables_by_token_know_what_they_saw(
     ])  # fmt: skip
     y = layer.real.y[test]
     assert table["token"] == pytest.approx(float(((slow - y) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()), rel=1e-4)
+
+
+def test_a_bigram_is_told_by_both_its_tokens() -> None:
+    """Answers that the pair decides leave nothing; token 3 comes before others and never itself."""
+    rng = np.random.default_rng(0)
+    token, previous = rng.integers(0, 3, 2_000), rng.integers(0, 4, 2_000)
+    answer = torch.from_numpy(rng.normal(size=(3, 4, 5))[token, previous]).float()
+    known = conditions.Pairs.of(torch.randn(2_000, 6, generator=torch.Generator().manual_seed(0)), answer)
+    table = tables_by_token(SimpleNamespace(layer=0, real=known), token, previous)  # type: ignore[arg-type]
+    fvu = table.set_index("what")["fvu"]
+    assert fvu["bigram"] < 1e-6 and fvu["token"] > 0.5
 
 
 def test_asking_the_teacher_in_float32_leaves_a_bfloat16_model_as_it_was() -> None:

@@ -6,8 +6,8 @@ import torch
 
 from probes.secret.closed_form import Shape, fit_mixture
 from probes.secret.fitting import Fit, SecretConfig
-from probes.secret.reading import beside_latents, distinct_sets, routing_explained, routing_told
-from probes.secret.score import missed
+from probes.secret.reading import beside_latents, routing_explained, routing_told
+from probes.secret.score import distinct_sets, missed
 from tests.probes.secret.test_closed_form import planted
 
 
@@ -33,7 +33,7 @@ def test_latents_that_name_the_regions_explain_the_routing_and_noise_does_not() 
     test = pairs.y[pairs.test]
     best = ((means[region[pairs.test]] - test) ** 2).sum() / ((test - test.mean(0)) ** 2).sum()
     assert rows.loc["latents", "fvu"] == pytest.approx(best, rel=0.01)
-    assert latents.k == 1 and distinct_sets(found, pairs) == (8, len(pairs.test))
+    assert latents.k == 1 and distinct_sets(student, pairs) == 8
 
 
 def test_a_dictionary_of_the_regions_makes_the_student_and_random_directions_do_not() -> None:
