@@ -2,13 +2,14 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 from pandas import DataFrame
 
 from app import experts as reading
 from app.address import pick
-from app.experts import CONDITIONS, Asked, Explorer
+from app.explorer import CONDITIONS, Asked, Explorer
 from app.figures import experts as figures
 from app.figures import routing, specialization
 from app.figures.catalogue import find
@@ -23,7 +24,7 @@ NULLS = {"base": "share in the text", "null": "token identity"}
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _explorer(folder: str, changed: int) -> Explorer:
-    return Explorer(reading.Path(folder))
+    return Explorer(Path(folder))
 
 
 def explorer(run: Run) -> Explorer:
@@ -154,13 +155,13 @@ def snapshots_of(run: Run) -> list[int]:
 @st.cache_data(max_entries=8, show_spinner=False)
 def snapshot_cells(folder: str, step: int) -> DataFrame:
     """The cells of one snapshot."""
-    return reading.cells_of_step(open_run(reading.Path(folder)).table("by_class"), step)
+    return reading.cells_of_step(open_run(Path(folder)).table("by_class"), step)
 
 
 @st.cache_data(max_entries=4, show_spinner=False)
 def token_cells(folder: str) -> DataFrame:
     """The cells of the commonest tokens."""
-    return reading.cells_of_tokens(open_run(reading.Path(folder)).table("by_token"))
+    return reading.cells_of_tokens(open_run(Path(folder)).table("by_token"))
 
 
 def compare(run: Run) -> None:

@@ -21,7 +21,7 @@ from app.expert_views import (
     told_by,
     try_sentence,
 )
-from app.experts import Asked
+from app.explorer import Asked, sentences
 from app.figures import experts as figures
 from app.figures import specialization
 from app.figures.catalogue import find
@@ -264,7 +264,7 @@ def found_sentences(run: Run, condition: str, asked: Asked) -> None:
             "experts; the token that was found is underlined."
         )
         rows = held.find(condition, wanted)
-        st.html(reading.sentences(held, condition, wanted, rows) if len(rows) else "<p>None.</p>")
+        st.html(sentences(held, condition, wanted, rows) if len(rows) else "<p>None.</p>")
 
 
 VIEWS = {

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from app import experts as reading
-from app.experts import Asked, Explorer
+from app.explorer import Asked, Explorer, sentences
 from app.figures import experts as figures
 from app.figures import routing, specialization
 from app.figures.catalogue import catalogue
@@ -108,7 +108,7 @@ def test_a_label_of_positions_is_read_too(made: Run) -> None:
 def test_text_of_a_corpus_never_becomes_markup(measured: Run) -> None:
     held = Explorer(measured.path)
     asked = Asked(0, int(Routes(measured.path).experts(0)[held.token_text() == NASTY][0, 0]), token=NASTY)
-    source = reading.sentences(held, "real", asked, held.find("real", asked))
+    source = sentences(held, "real", asked, held.find("real", asked))
     seen = Seen(source)
     assert set(seen.tags) == {"ol", "li", "span", "bdi"} and NASTY in seen.text
     test = show("experts", token=NASTY)
@@ -120,9 +120,9 @@ def test_token_in_a_sentence_is_marked_once_and_shaded_by_weight(made: Run) -> N
     held = Explorer(made.path)
     asked = Asked(0, 2, n=1)
     rows = held.find("real", asked)
-    several = reading.sentences(held, "real", asked, held.find("real", Asked(0, 2, n=60)), most=5)
+    several = sentences(held, "real", asked, held.find("real", Asked(0, 2, n=60)), most=5)
     assert several.count("<li") == 5 and several.count("text-decoration:underline") >= 5
-    source = reading.sentences(held, "real", asked, rows)
+    source = sentences(held, "real", asked, rows)
     assert source.count("text-decoration:underline") == 1
     found = held.sentence("real", 0, int(rows[0]))
     shaded = sum(2 in e[w > 0] for e, w in zip(found["experts"], found["weights"], strict=True))
