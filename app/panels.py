@@ -21,6 +21,8 @@ from data.tables import Tables
 
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "toImage"]}
 _WRITTEN = "run in the address"
+FEW = 6
+"""Figures of a page that are given its whole width; more stand in pairs."""
 EVERY = 2.0
 """Seconds after which a page looks again at a run that is being measured."""
 
@@ -185,9 +187,13 @@ def experiments(offered: Mapping[str, Experiment], names: Sequence[str]) -> None
     )
 
     def body(run: Run) -> None:
-        for name in dict.fromkeys(name for one in offered.values() for name in one.figures):
-            if find(name).drawable(run.table_names()):
-                entry_panel(find(name), run)
+        named = dict.fromkeys(name for one in offered.values() for name in one.figures)
+        drawn = [entry for entry in map(find, named) if entry.drawable(run.table_names())]
+        across = 1 if len(drawn) <= FEW else 2
+        for first in range(0, len(drawn), across):
+            for place, entry in zip(st.columns(across, gap="large"), drawn[first : first + across], strict=False):
+                with place:
+                    entry_panel(entry, run)
         st.subheader("Tables", anchor=False)
         table_panel(run, names)
 
