@@ -20,6 +20,7 @@ from data.runs import Run, open_run
 
 STUDENT = "student_"
 """A run holds the student of layer L as `student_L.safetensors`."""
+THEIRS = "open the model that they were fitted to, as in `--model smollm2-135m`"
 FIRST = 4
 """Positions at the start of a sequence that keep the dense block."""
 
@@ -212,9 +213,10 @@ def with_mixtures(hf: Any, students: Mapping[int, Mapping[str, np.ndarray]]) -> 
     width, n_layers = hf.config.get_text_config().hidden_size, hf.config.get_text_config().num_hidden_layers
     for layer, arrays in students.items():
         if not 0 <= layer < n_layers:
-            raise ValueError(f"layer {layer} is not in 0..{n_layers - 1} of this model")
+            raise ValueError(f"the experts stand for layer {layer}, this model has 0..{n_layers - 1}; {THEIRS}")
         if arrays["centroids"].shape[1] != width:
-            raise ValueError(f"the experts read {arrays['centroids'].shape[1]} numbers, this model has {width}")
+            read = arrays["centroids"].shape[1]
+            raise ValueError(f"the experts read {read} numbers, this model has {width}; {THEIRS}")
     shapes = {str(layer): _shape(arrays) for layer, arrays in students.items()}
     base = {k: v for k, v in hf.config.to_dict().items() if k not in ("dtype", "torch_dtype", "architectures")}
     config = SecretMixtureConfig(base=copy.deepcopy(base), mixtures=shapes)

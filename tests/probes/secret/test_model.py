@@ -239,6 +239,14 @@ def test_bad_requests_are_told_in_a_sentence(words_model: LanguageModel, capture
         secret.fit(words_model, layer=1)
     with pytest.raises(ValueError, match="holds no secret experts"):
         open_model(words_model, secret_experts=runs.create("e", {}, kind="x", root_folder=tmp_path))
+    other = runs.create("o", {}, kind="x", root_folder=tmp_path)
+    keep(other, [secret.fit(words_model, layer=1, inputs=captured, n_experts=4, n_active=8)])
+    for place, said in (
+        (tiny_hf(num_hidden_layers=1), "stand for layer 1"),
+        (tiny_hf(hidden_size=16), "read 32 numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"{said}.*open the model that they were fitted to"):
+            open_model(open_model(place), secret_experts=other)
     found = secret.fit(words_model, layer=1, inputs=captured, method="static", n_active=8)
     with pytest.raises(ValueError, match="closed form"):
         keep(runs.create("f", {}, kind="x", root_folder=tmp_path), [found])
