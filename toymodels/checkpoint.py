@@ -1,22 +1,18 @@
 """A stack in training, on disk: written while it runs, read to go on."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
 from data import Run, digest
 from toymodels.config import ToyConfig
+from toymodels.history import History
 from toymodels.results import Snapshots, Toys
 from toymodels.stack import Stack
-
-if TYPE_CHECKING:
-    from toymodels.training import History
 
 NAME = "checkpoint"
 
 
-def save(run: Run, stack: Stack, history: "History", name: str = NAME) -> None:
+def save(run: Run, stack: Stack, history: History, name: str = NAME) -> None:
     """Write everything needed to go on exactly where this is."""
     arrays = {
         "identity": _identity(stack, history),
@@ -37,7 +33,7 @@ def save(run: Run, stack: Stack, history: "History", name: str = NAME) -> None:
     run.save_tensors(name, arrays)
 
 
-def restore(run: Run, stack: Stack, history: "History", name: str = NAME) -> None:
+def restore(run: Run, stack: Stack, history: History, name: str = NAME) -> None:
     """Go back to what the run folder holds, if it holds anything; ValueError if that is of another stack."""
     if not (run.path / f"{name}.safetensors").exists():
         return
@@ -97,7 +93,7 @@ def load_toys(run: Run, config: ToyConfig, name: str = "toys") -> Toys:
     )
 
 
-def _identity(stack: Stack, history: "History") -> np.ndarray:
+def _identity(stack: Stack, history: History) -> np.ndarray:
     settings = [config.model_dump(mode="json") for config in stack.configs]
     text = digest([settings, list(stack.seeds), history.at.tolist()])
     return np.frombuffer(text.encode(), dtype=np.uint8).copy()

@@ -12,8 +12,9 @@ from toymodels.checkpoint import load_toys
 from toymodels.evaluation import evaluate
 from toymodels.features import Source, dataset
 from toymodels.gradients import Gradients, losses
+from toymodels.history import snapshot_steps
 from toymodels.stack import Stack, initial
-from toymodels.training import snapshot_steps, train_stack
+from toymodels.training import train_stack
 
 MODELS = [
     {"model": "relu"},
