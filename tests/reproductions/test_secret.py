@@ -4,6 +4,7 @@ SECRET_RUNS names a folder in which inputs and finished fits are kept, so that a
 temporary one).  Each test writes what it measured, with provenance, beside this file, and then judges it.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from probes.secret.embedding import tables_by_token
 from probes.secret.fitting import Layer
 from probes.secret.losses import measure_losses
 from probes.stream import StreamConfig
-from tests.reproductions.record import record, tell
+from tests.reproductions.record import HERE, record, tell
 
 pytestmark = [pytest.mark.reproduction, pytest.mark.model]
 LAYERS = (3, 15, 27)
@@ -31,6 +32,8 @@ READ = StreamConfig(n_tokens=102_000, tokens_per_document=510)
 STEPS, BATCH = 3_000, 1_024
 COUNTED = 96
 """Neurons of a dense student that has as many active parameters as the mixture of 64 with its router."""
+LONGER = {("real", 15): 1e-2, ("gaussian", 15): 1e-2}
+"""Condition and layer -> the rate that was best of three, at which a dense student is trained four times as long."""
 PAPER = {3e-3: (250, 1_000, 4_000, 16_000), 1e-3: (4_000, 16_000)}
 """Rate -> steps of the paper's student; 16,000 steps of 512 tokens are 102 epochs, as many as the paper's."""
 PAPER_LONG = {3e-3: (4_000, 16_000, 64_000), 1e-3: (64_000,)}
@@ -93,6 +96,35 @@ def test_real_activations_have_more_of_a_mixture_than_gaussian_ones(
     assert (found.secret_counted["n_active_dense"] == COUNTED).all()
     verdicts = found.secret_counted.groupby("condition")["verdict"].agg(set)
     assert verdicts["real"] == {"wins"}
+
+
+def test_a_dense_student_has_little_to_gain_from_more_training(model: LanguageModel, inputs: Run, root: Path) -> None:
+    """The end of a cosine schedule gains little however far it is from flat: so four times the steps are taken.
+
+    Dense students of as many parameters as mixture and router were fitted at one rate; here is the other.
+    """
+    run = runs.create("dense-long", {}, kind="secret", root_folder=root)
+    asked = [
+        secret.SecretConfig(layer=layer, condition=condition, method="dense", steps=4 * STEPS, batch=BATCH, rates=(r,))
+        for (condition, layer), r in LONGER.items()
+    ]
+    asked += secret.grid(
+        LAYERS, methods=("dense",), conditions=("real",), n_active=COUNTED, steps=STEPS, batch=BATCH, rates=(1e-2,)
+    )
+    found = secret.compare(model, students=asked, inputs=inputs, run=run, progress=tell).secret
+    names = ["layer", "condition", "method", "n_active", "seed"]
+    gap = json.loads((HERE / "secret_gap.json").read_text(encoding="utf-8"))["measured"]
+    before = DataFrame(gap["secret"]).set_index(names)["fvu"].rename("fvu_before")
+    table = found.join(before, on=names)
+    record(
+        "secret_dense_long",
+        {"corpus": "sotu", "before": "secret_gap", "batch": BATCH, **READ.model_dump()},
+        {"secret": records(table)},
+    )
+    assert (table["fvu"] > 0.98 * table["fvu_before"]).all()
+    mixture = DataFrame(gap["secret"]).query("method == 'closed_form' and condition == 'real' and seed == 0")
+    counted = table.query("n_active == @COUNTED").set_index("layer")["low"]
+    assert (counted > mixture.set_index("layer")["high"]).all()
 
 
 def embedded(model: LanguageModel, inputs: Run, root: Path, layer: int) -> dict[str, DataFrame]:
