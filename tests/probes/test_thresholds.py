@@ -146,6 +146,11 @@ def test_the_quantile_of_bins_of_one_value_is_that_of_the_sorted_values(share: f
     assert np.isnan(Mapped(sizes, sizes, 0 * counts).quantile(keep, share))
 
 
+def test_a_quantile_that_falls_between_two_bins_is_the_least_size_that_holds_its_share() -> None:
+    bins = Mapped(np.array([0.0, 2.0]), np.array([1.0, 3.0]), np.array([[10, 30]]))
+    assert bins.quantile(np.array([0]), 0.25) == pytest.approx(1.0, abs=1e-8)
+
+
 def test_the_quantile_of_wider_bins_spreads_their_values_evenly() -> None:
     """Two bins, [0, 1] and [1, 3], of 10 and 30 values: a quarter lies below 1, five eighths below 2."""
     bins = Mapped(np.array([0.0, 1.0]), np.array([1.0, 3.0]), np.array([[10, 30]]))
