@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame
 
+from data.config import digest
 from data.corpus import Corpus
 from data.progress import Progress, silent, within
 from data.runs import Run
@@ -21,6 +22,8 @@ from probes.secret.pairs import moments, participation
 from probes.secret.ratios import KEY, by_student, counted, gaps, ratios
 
 Row = dict[str, Any]
+UNNAMED = ("rank", "ridge", "prior", "batch", "rates")
+"""Settings of a student that no table names."""
 
 
 def compare(
@@ -44,7 +47,7 @@ def compare(
                            fvu_train, fvu_with_sinks, n_sinks, n_train, n_tokens, n_documents, active parameters
                            (shared, expert, bias, router, active, active_with_router), stored, cpu_seconds, last_gain
                            (share of the training error that the last fifth of the steps removed: small in any cosine
-                           schedule, so more steps may still gain), rate
+                           schedule, so more steps may still gain), rate, settings_digest (of what no other column says)
         secret_inputs      layer, condition, seed, participation (ratio of the training inputs), n_train
         secret_ratios      layer, condition, method, n_experts, n_active, seed, ratio (FVU dense / FVU), low, high, fvu,
                            fvu_dense, stored, n_tokens, n_documents
@@ -57,10 +60,12 @@ def compare(
         secret_documents   what the last two are made of: one row a student and held-out document
 
     With `run`, every finished student is saved and a stopped comparison goes on at the next; `seen` is shown each.
-    ValueError for students that the tables could not tell apart.
+    ValueError for students that the tables could not tell apart, or of which the run holds another.
     """
     asked = _told_apart(students)
     done = _load(run)
+    for config in asked:
+        done.check(config)
     layers = sorted({s.layer for s in asked})
     left = [s for s in asked if _key(s) not in done.keys]
     fitted = 0
@@ -112,6 +117,16 @@ class _Done:
     def __init__(self, rows: list[Row], documents: list[DataFrame], inputs: list[Row]):
         self.rows, self.documents, self.inputs = rows, documents, inputs
         self.keys = {tuple(row[name] for name in KEY) for row in rows}
+        self._digests = {tuple(row[name] for name in KEY): row.get("settings_digest") for row in rows}
+
+    def check(self, config: SecretConfig) -> None:
+        """ValueError if the student fitted in its place has other settings."""
+        held = self._digests.get(_key(config))
+        if isinstance(held, str) and held != _digest(config):
+            raise ValueError(
+                f"the run holds a student '{config.method}' of layer {config.layer} with another one of "
+                f"{', '.join(UNNAMED)}; give this one a run of its own"
+            )
 
     def has_inputs(self, config: SecretConfig) -> bool:
         asked = (config.layer, config.condition, config.seed)
@@ -120,7 +135,7 @@ class _Done:
     def add(self, config: SecretConfig, found: Fit) -> None:
         known = dict(zip(KEY, _key(config), strict=True))
         self.keys.add(_key(config))
-        self.rows.append(found.row() | known)
+        self.rows.append(found.row() | known | {"settings_digest": _digest(config)})
         held = found.held_out
         frame = DataFrame({"document": np.arange(len(held.error)), "error": held.error, "spread": held.spread})
         self.documents.append(frame.assign(**known, n_tokens=held.n))
@@ -148,6 +163,10 @@ def _told_apart(students: Sequence[SecretConfig]) -> list[SecretConfig]:
                 "tables do not name; compare them in two calls"
             )
     return list(found.values())
+
+
+def _digest(config: SecretConfig) -> str:
+    return digest(config.model_dump(mode="json", include=set(UNNAMED)))
 
 
 def _key(config: SecretConfig) -> tuple[Any, ...]:

@@ -139,6 +139,18 @@ def embedded(model: LanguageModel, inputs: Run, root: Path, layer: int) -> dict[
     return run.tables()
 
 
+def test_other_controls_leave_less_of_a_mixture(model: LanguageModel, inputs: Run, root: Path) -> None:
+    """Marginals alone, covariance with the axes' marginals, and other weights on real inputs, at layer 15."""
+    layer, run = 15, runs.create("controls", {}, kind="secret", root_folder=root)
+    asked = secret.grid((layer,), conditions=secret.CONDITIONS, steps=STEPS, rates=(5e-3,))
+    found = secret.compare(model, students=asked, inputs=inputs, run=run, progress=tell)
+    about = {"corpus": "sotu", "layer": layer, "steps": STEPS, **READ.model_dump()}
+    record("secret_controls", about, {name: records(found[name]) for name in ("secret", "secret_ratios")})
+    ratio = found.secret_ratios.set_index("condition")["ratio"]
+    drawn = ["gaussian", "shuffled", "shuffled_axes"]
+    assert (ratio["real"] - ratio[drawn] > 0.2).all()
+
+
 def test_tables_affine_maps_and_the_embedding_limit(model: LanguageModel, inputs: Run, root: Path) -> None:
     layers = [embedded(model, inputs, root, layer) for layer in LAYERS]
     found = {name: pd.concat([one[name] for one in layers]) for name in ("curves", "slopes", "tables")}

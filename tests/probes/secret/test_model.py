@@ -146,6 +146,9 @@ def test_compare_resumes_and_takes_ratios_over_the_same_documents(
     assert row["ratio"] == pytest.approx(row["fvu_dense"] / row["fvu"]) and row["low"] < row["ratio"] < row["high"]
     means = tables.secret_ratios.groupby("condition")["ratio"].mean()
     assert tables.secret_gaps["gap"].item() == pytest.approx(means["real"] - means["gaussian"])
+    other = [one.model_copy(update={"rank": 4}) for one in asked if one.method == "closed_form"]
+    with pytest.raises(ValueError, match="holds a student 'closed_form' of layer 1 with another one of rank"):
+        secret.compare(words_model, students=other, inputs=captured, run=run)
 
 
 def test_students_that_the_tables_cannot_tell_apart_are_refused(words_model: LanguageModel, captured: Any) -> None:
