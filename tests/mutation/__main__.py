@@ -3,6 +3,7 @@
 For each module of `TARGETS` a seeded sample of mutants is put into a copy of the checkout, and the tests that guard
 the module must fail there.  What survives is listed, and gets a test or a reason in `equivalent.json`.  The record is
 `results.json`; naming modules (`python -m tests.mutation probes/bounds.py`) does these again and keeps the others.
+Whether the record still is the sample of the sources as they stand is a test of every run (`test_record.py`).
 """
 
 import argparse

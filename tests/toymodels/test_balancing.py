@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def test_the_load_balancing_loss_is_that_of_transformers() -> None:
     together = balancing.penalty(Routed(layers, chosen), with_("olmoe"))
     assert float(together) == pytest.approx(balancing.AUXILIARY * sum(wanted) / 3, rel=1e-6)
     assert OlmoeConfig().router_aux_loss_coef == balancing.AUXILIARY
+
+
+def test_only_ways_that_add_to_the_loss_do() -> None:
+    logits, chosen = torch.tensor([[0.0, 2.0], [1.0, 1.0]]), torch.tensor([[1], [0]])
+    seen = Routed([logits, logits], [chosen, chosen])
+    assert [balancing.penalty(seen, with_("deepseek_v3", balancing=way)) for way in ("none", "bias")] == [0, 0]
+    assert balancing.penalty(Routed(), with_("olmoe")) == 0
+    partition = [math.log(1 + math.e**2), math.log(2 * math.e)]
+    z_loss = float(balancing.penalty(seen, with_("olmoe", balancing="z_loss")))
+    assert z_loss == pytest.approx(balancing.Z_LOSS * sum(p**2 for p in partition) / 2)
 
 
 def test_even_loads_cost_k_and_one_expert_for_all_costs_e() -> None:
