@@ -14,8 +14,9 @@ from pandas.testing import assert_frame_equal
 
 from data import Cancelled, runs
 from data.corpus import Corpus
+from data.tables import Tables
 from probes import LanguageModel, shards, sparsity, stream
-from probes.firing import Concentration, Firing, InputMoments, SinkCount, interval
+from probes.firing import Concentration, Firing, InputMoments, SinkCount, Sums, interval
 from probes.sinks import FIRST, SINK, find_sinks
 from probes.stream import Observation, StreamConfig
 from tests.probes.oracle import Everything
@@ -205,3 +206,17 @@ def test_a_killed_process_resumes_to_the_same_tables(
     whole = sparsity.measure(tiny, open_corpus(texts), 600, config=SMALL)
     for name, frame in whole.items():
         assert_frame_equal(resumed[name], frame, check_exact=True)
+
+
+def test_sums_on_the_processor_are_there_at_once_and_smaller_ones_go_to_the_beginning() -> None:
+    class Plain(Sums):
+        def update(self, seen: Observation) -> None: ...
+
+        def tables(self) -> Tables:
+            return Tables()
+
+    found = Plain(x=np.zeros((2, 3, 2), dtype=np.int64))
+    held = found.arrays["x"]
+    found.add("x", 1, torch.ones(3, 2))
+    found.add("x", 1, torch.full((2, 2), 4.0))
+    assert held[0].sum() == 0 and held[1].tolist() == [[5, 5], [5, 5], [1, 1]]
