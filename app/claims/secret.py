@@ -6,6 +6,8 @@ from app.claims.claim import Claim, Finding, Frames, Lacking, Number, over_seeds
 
 STUDENT = "closed_form"
 """The mixture that claims are decided with; the paper's own student is decided with where it alone was fitted."""
+WEIGHTS = ("random_teacher", "shuffled_teacher")
+"""Conditions in which only the layer's weights are not the trained ones."""
 PROBE = "sparsescope probe secret --model smollm2-135m --layer 3 --layer 15 --layer 27"
 
 
@@ -64,6 +66,26 @@ def not_gaussian(tables: Frames) -> Finding:
         f"ratio on real less ratio on Gaussian activations, {_told(found)} (95% over documents)",
         f"the ratio on Gaussian activations, {_told(alone)}",
         f"{int(gaps['n_documents'].max())} held-out documents, {int(gaps['n_seeds'].max())} seeds",
+    )
+
+
+def in_the_inputs(tables: Frames) -> Finding:
+    """The ratio of layers whose weights were never trained, on the trained model's activations."""
+    held = _student(tables["secret_ratios"])
+    drawn, mixed = (rows(held, f"a {name} layer on real inputs", condition=name) for name in WEIGHTS)
+    real = rows(held[held["layer"].isin(drawn["layer"])], "the trained layer", condition="real")
+    trained, found = _layers(real), _layers(drawn)
+    if min(number.value for number in trained.values()) <= 1:
+        raise Lacking("the trained layer is no better imitated by a mixture than by a dense block")
+    excess = [(found[layer].value - 1) / (trained[layer].value - 1) for layer in trained]
+    return Finding(
+        verdict(holds=min(excess) >= 0.8, partly=all(number.low > 1 for number in found.values())),
+        f"FVU dense / mixture of a layer with random weights on the model's own activations, {_told(found)}; of one "
+        f"with its trained entries shuffled, {_told(_layers(mixed))} (95% over documents)",
+        f"the trained layer on them, {_told(trained)}; on Gaussian inputs, "
+        f"{_told(_layers(rows(held, 'Gaussian inputs', condition='gaussian')))}",
+        f"{int(real['n_tokens'].max()):,} held-out tokens of {int(real['n_documents'].max())} documents, "
+        f"seeds: {real['seed'].nunique()}",
     )
 
 
@@ -129,6 +151,20 @@ CLAIMS = (
         PROBE,
         ("secret_gaps", "secret_ratios"),
         not_gaussian,
+        "secret-ratios",
+        "secret",
+        ("boixadsera2025secret",),
+    ),
+    Claim(
+        "secret-mixtures-need-no-training",
+        "The secret mixture is in what the layer reads: a layer that was never trained has it too, on the same inputs.",
+        "Boix-Adsera 2025 explains it by the inputs' structure; layers with other weights are tried here",
+        "FVU(dense) / FVU(mixture) less 1, random weights on real inputs as a share of the trained layer's: holds: "
+        "at least .8 in every layer; partly: above 0, whole interval, in every layer",
+        "sparsescope probe secret --condition real --condition gaussian --condition random_teacher --condition "
+        "shuffled_teacher",
+        ("secret_ratios",),
+        in_the_inputs,
         "secret-ratios",
         "secret",
         ("boixadsera2025secret",),

@@ -111,6 +111,11 @@ PLANTED: dict[str, tuple[Callable[[], Tables], Callable[[], Tables], Callable[[]
     "routers-learn-before-sparsity": (lambda: snapshots(100, 300), lambda: snapshots(300, 100), None),
     "mlps-are-secret-mixtures": (lambda: students(1.6, 1.0), lambda: students(0.9, 1.0), lambda: students(1.1, 1.0)),
     "not-on-gaussian-data": (lambda: students(1.6, 1.0), lambda: students(1.0, 1.6), lambda: students(1.2, 1.0)),
+    "secret-mixtures-need-no-training": (
+        lambda: students(1.5, 1.0, 1.5),
+        lambda: students(1.5, 1.0, 1.0),
+        lambda: students(1.5, 1.0, 1.2),
+    ),
     "secret-mixtures-pay-for-their-router": (
         lambda: counted(1.3, 1.2),
         lambda: counted(0.8, 0.9),

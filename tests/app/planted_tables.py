@@ -219,10 +219,13 @@ def snapshots(learned: int, sparse: int) -> Tables:
     }
 
 
-def students(real: float, gaussian: float) -> Tables:
+def students(real: float, gaussian: float, other_weights: float | None = None) -> Tables:
+    made = {"real": real, "gaussian": gaussian}
+    if other_weights is not None:
+        made |= {"random_teacher": other_weights, "shuffled_teacher": other_weights}
     ratios = [
         (layer, condition, "closed_form", 64, 64, seed, r, r - 0.02, r + 0.02, 0.3, 0.3 * r, 4_000_000, 20_000, 41)
-        for condition, r in (("real", real), ("gaussian", gaussian))
+        for condition, r in made.items()
         for layer in (3, 15)
         for seed in range(2)
     ]
