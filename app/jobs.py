@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,14 @@ def carry_out(run: Run, work: Work, tell: Progress | None = None, every: float =
 def start(run: Run, command: Sequence[str] = (sys.executable, "-m", "app.jobs"), wait: float = 15.0) -> int:
     """Start the run's work in a process of its own session; returns its id once it has reported for the first time.
 
-    RunError if the run is being worked on already, or if the process ends without a word (its log says why).
+    RunError if the run is being worked on already, if its settings let code that a model brings run (run folders change
+    hands, and a button asks nobody), or if the process ends without a word (its log says why).
     """
+    if trusts(run.asked):
+        raise RunError(
+            f"run '{run.name}' lets code that its model brings run; read that code, then give the command of the run "
+            "again with --trust-remote-code"
+        )
     if state(run) == "running":
         raise RunError(f"run '{run.name}' is already being worked on (process {run.progress.get('pid')})")
     with appended(run.path / LOG) as log:
@@ -119,6 +125,13 @@ def start(run: Run, command: Sequence[str] = (sys.executable, "-m", "app.jobs"),
             raise RunError(f"run '{run.name}' could not be started: {log_tail(run, 1).strip() or 'no log was written'}")
         time.sleep(0.05)
     return process.pid
+
+
+def trusts(settings: Any) -> bool:
+    """Whether settings, however deep, say that code which a model brings may run."""
+    if isinstance(settings, Mapping):
+        return bool(settings.get("trust_remote_code")) or any(map(trusts, settings.values()))
+    return isinstance(settings, list) and any(map(trusts, settings))
 
 
 def state(run: Run) -> str:

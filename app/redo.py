@@ -33,7 +33,7 @@ def again(run: Run, name: str | None = None, tell: Progress | None = None, *, tr
         raise RunError(
             f"run '{run.name}' was put together from what long tests recorded ({files}); run those tests again instead"
         )
-    if _trusts(settings) and not trust_remote_code:
+    if jobs.trusts(settings) and not trust_remote_code:
         raise RunError(
             f"run '{run.name}' let code that its model brings run; read that code, then give --trust-remote-code "
             "(trust_remote_code=True)"
@@ -48,13 +48,6 @@ def again(run: Run, name: str | None = None, tell: Progress | None = None, *, tr
         raise RunError(f"'{made.name}' is the run itself; choose another name")
     jobs.carry_out(made, jobs.work_of(made.kind), tell)
     return made
-
-
-def _trusts(settings: Any) -> bool:
-    """Whether settings, however deep, say that a model's own code may run."""
-    if isinstance(settings, Mapping):
-        return bool(settings.get("trust_remote_code")) or any(map(_trusts, settings.values()))
-    return isinstance(settings, list) and any(map(_trusts, settings))
 
 
 def versions(first: Run, second: Run) -> DataFrame:

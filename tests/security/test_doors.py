@@ -124,6 +124,14 @@ def test_a_run_that_trusted_foreign_code_is_not_redone_unasked(tmp_path: Path, m
     assert done == ["given-again"]
 
 
+def test_a_button_starts_no_run_that_trusts_foreign_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARSESCOPE_RUNS", str(tmp_path))
+    run = create("given", {"first": {"trust_remote_code": True}}, kind="probe.sparsity")
+    with pytest.raises(RunError, match="lets code that its model brings run"):
+        jobs.start(run, ("touch", str(tmp_path / "began")))
+    assert not (tmp_path / "began").exists()
+
+
 def test_labels_do_not_end_the_script_of_an_exported_page() -> None:
     nasty = "</script><img src=x onerror=alert(1)>"
     figure = go.Figure(go.Scatter(x=[nasty], y=[1], text=[nasty], name=nasty)).update_layout(title=nasty)
