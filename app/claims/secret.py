@@ -8,6 +8,7 @@ STUDENT = "closed_form"
 """The mixture that claims are decided with; the paper's own student is decided with where it alone was fitted."""
 WEIGHTS = ("random_teacher", "shuffled_teacher")
 """Conditions in which only the layer's weights are not the trained ones."""
+CONDITIONS = "--condition real --condition gaussian --condition random_teacher --condition shuffled_teacher"
 PROBE = "sparsescope probe secret --model smollm2-135m --layer 3 --layer 15 --layer 27"
 
 
@@ -161,8 +162,7 @@ CLAIMS = (
         "Boix-Adsera 2025 explains it by the inputs' structure; layers with other weights are tried here",
         "FVU(dense) / FVU(mixture) less 1, random weights on real inputs as a share of the trained layer's: holds: "
         "at least .8 in every layer; partly: above 0, whole interval, in every layer",
-        "sparsescope probe secret --condition real --condition gaussian --condition random_teacher --condition "
-        "shuffled_teacher",
+        f"sparsescope probe secret {CONDITIONS}",
         ("secret_ratios",),
         in_the_inputs,
         "secret-ratios",

@@ -27,7 +27,12 @@ CONDITIONS = {
     "real": "real", "gaussian": "Gaussian", "shuffled": "shuffled coordinates", "shuffled_axes": "shuffled axes",
     "random_teacher": "random layer", "shuffled_teacher": "shuffled layer",
 }  # fmt: skip
-_FILLED = {"real": "", "gaussian": "-open"}
+MOST = 8
+"""Entries of a legend that leave room for the figure in a column."""
+_SHAPES = {
+    "shuffled": "triangle-up", "shuffled_axes": "triangle-down", "random_teacher": "x", "shuffled_teacher": "cross",
+}  # fmt: skip
+"""Marks of the conditions that are not told by a filled and an open one."""
 _NEEDED = ("layer", "condition", "method", "seed", "n_active", "fvu", "low", "high", "stored", "n_tokens")
 _CELLS = ("layer", "condition", "what", "n_cells", "used", "fvu", "low", "high", "stored", "n_train", "n_tokens")
 
@@ -41,10 +46,11 @@ def main_point(table: DataFrame) -> DataFrame:
 
 
 def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") -> go.Figure:
-    """FVU of every student by layer; filled marks are real activations, open ones their Gaussian."""
+    """FVU of every student by layer; filled marks are real activations, open ones Gaussian, others have own shapes."""
     theme.need(_NEEDED, secret, "secret")
     secret = main_point(secret)
     figure = go.Figure()
+    each = len(secret[["method", "condition"]].drop_duplicates()) <= MOST
     for number, (method, part) in enumerate(secret.groupby("method", sort=False)):
         look = theme.look(number, dark=dark)
         for condition, rows in part.groupby("condition", sort=False):
@@ -53,14 +59,36 @@ def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") ->
                 y=rows["fvu"],
                 error_y=bars(rows, "fvu"),
                 mode="markers",
-                marker={"color": look.colour, "symbol": look.symbol + _FILLED.get(str(condition), "-dot"), "size": 9},
+                marker={"color": look.colour, "symbol": _symbol(look.symbol, str(condition)), "size": 9},
                 name=", ".join(_words(method, condition)),
+                showlegend=each,
+                offsetgroup=f"{method} {condition}",
                 customdata=rows[["stored", "n_tokens", "seed"]],
                 hovertemplate="FVU %{y:.3f}<br>%{customdata[0]:,} parameters stored<br>%{customdata[1]:,} tokens, "
                 "seed %{customdata[2]}<extra></extra>",
             )
+    if not each:
+        _explain(figure, secret, dark)
     figure.update_yaxes(title="Fraction of variance unexplained", rangemode="tozero")
+    figure.update_layout(scattermode="group", scattergap=0.5)  # side by side: many lie at one height
     return theme.style(figure, dark=dark, width=width, alt=levels_caption(secret))
+
+
+def _explain(figure: go.Figure, secret: DataFrame, dark: bool) -> None:
+    """Legend entries for colours (students) and shapes (conditions), where one for each pair would fill the figure."""
+    methods, held = (list(map(str, secret[name].unique())) for name in ("method", "condition"))
+    entries = [(LABELS[method], theme.look(i, dark=dark).marker) for i, method in enumerate(methods)]
+    first = theme.look(0, dark=dark)
+    entries += [
+        (CONDITIONS[name], {"symbol": _symbol(first.symbol, name), "color": theme.QUIET[dark]}) for name in held
+    ]
+    group = figure.data[0].offsetgroup
+    for name, marker in entries:
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, offsetgroup=group)
+
+
+def _symbol(symbol: str, condition: str) -> str:
+    return _SHAPES.get(condition, symbol if condition == "real" else f"{symbol}-open")
 
 
 def levels_caption(secret: DataFrame) -> str:
@@ -108,6 +136,7 @@ def ratios(table: DataFrame, *, dark: bool = False, width: Width = "screen") -> 
         )
     figure.add_hline(y=1, line={"dash": "dot", "width": 1})
     figure.update_yaxes(title="FVU of dense / FVU")
+    figure.update_layout(scattermode="group", scattergap=0.5)
     return theme.style(figure, dark=dark, width=width, alt=ratios_caption(table))
 
 

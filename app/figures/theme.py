@@ -121,6 +121,10 @@ def pixels(inches: float) -> int:
     return round(inches * 96)
 
 
+BESIDE = 50
+"""Pixels of a printed figure that its vertical axis takes; the legend has the others."""
+
+
 def style(
     figure: go.Figure,
     *,
@@ -163,8 +167,9 @@ def _legend_rows(figure: go.Figure, inches: float, points: float) -> int:
         return 0
     em = max(points - 1, 7) * 96 / 72
     widths = [50 + 0.5 * em * len(str(name)) for name in named.values()]
-    columns = max(1, int(pixels(inches) // max(widths)))
-    return 1 if sum(widths) <= pixels(inches) else -(-len(widths) // columns)
+    room = pixels(inches) - BESIDE
+    columns = max(1, int(room // max(widths)))
+    return 1 if sum(widths) <= room else -(-len(widths) // columns)
 
 
 def _wrap_titles(figure: go.Figure, plot: float, points: float) -> None:

@@ -207,3 +207,16 @@ def test_verb_fits_keeps_and_exports(runs_folder: Path, tmp_path: Path) -> None:
     assert set(load["layer"]) == {1} and len(load) == 4
     wrong = CliRunner().invoke(cli, [*asked[:-1], "2000", "--layer", "9", "--name", "t"])
     assert wrong.exit_code == 2 and "9" in wrong.stderr and "Traceback" not in wrong.output
+
+
+def test_many_conditions_share_a_legend_of_students_and_shapes() -> None:
+    held = figures.CONDITIONS
+    few, many = (
+        concat([students().query("condition == 'real'").assign(condition=c) for c in conditions])
+        for conditions in (("real", "gaussian"), held)
+    )
+    methods = students()["method"].nunique()
+    for table, entries in ((few, 2 * methods), (many, methods + len(held))):
+        assert sum(trace.showlegend is not False for trace in figures.levels(table).data) == entries
+    shapes = {t.marker.symbol for t in figures.levels(many).data}
+    assert len(shapes) >= len(held)
