@@ -93,7 +93,7 @@ def test_a_legend_of_many_rows_does_not_take_its_height_from_the_plot() -> None:
     plain = theme.pixels(3.25 * 0.72)
     assert high(1, "a") == high(3, "a") == high(2, "as long as half of the column") == plain
     assert high(5, "as long as half of the column") > plain + 50
-    assert high(5, "as long as half of a column", "wide") == theme.pixels(6.75 * 0.52)
+    assert high(5, "a third of the width", "wide") == theme.pixels(6.75 * 0.52)
 
 
 def test_titles_longer_than_their_axis_break_in_print_only() -> None:
