@@ -20,7 +20,7 @@ from toymodels import language
 
 Whole = Callable[[str], tuple[Path, int]]
 PAGES = Path(__file__).parents[2] / "app" / "pages"
-UNREAD = {".lock", "log.txt"}
+UNREAD = {".lock", ".inputs", "log.txt"}
 
 
 def read_all(kind: str, folder: Path) -> None:
