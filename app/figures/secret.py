@@ -27,8 +27,8 @@ CONDITIONS = {
     "real": "real", "gaussian": "Gaussian", "shuffled": "shuffled coordinates", "shuffled_axes": "shuffled axes",
     "random_teacher": "random layer", "shuffled_teacher": "shuffled layer",
 }  # fmt: skip
-MOST = 8
-"""Entries of a legend that leave room for the figure in a column."""
+ENTRIES = 8
+"""Most entries of a legend that leave room for the figure in a column."""
 _SHAPES = {
     "shuffled": "triangle-up", "shuffled_axes": "triangle-down", "random_teacher": "x", "shuffled_teacher": "cross",
 }  # fmt: skip
@@ -50,7 +50,7 @@ def levels(secret: DataFrame, *, dark: bool = False, width: Width = "screen") ->
     theme.need(_NEEDED, secret, "secret")
     secret = main_point(secret)
     figure = go.Figure()
-    each = len(secret[["method", "condition"]].drop_duplicates()) <= MOST
+    each = len(secret[["method", "condition"]].drop_duplicates()) <= ENTRIES
     for number, (method, part) in enumerate(secret.groupby("method", sort=False)):
         look = theme.look(number, dark=dark)
         for condition, rows in part.groupby("condition", sort=False):

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from app import jobs
 from app.figures.catalogue import find
+from app.figures.secret import CONDITIONS
 from app.panels import (
     choose_run,
     entry_panel,
@@ -109,7 +110,7 @@ def numbers(run: Run) -> None:
     places = st.columns(max(1, min(3, len(rows))))
     for number, row in enumerate(rows.to_dict("records")):
         places[number % len(places)].metric(
-            f"Layer {row['layer']}: gap of the ratios",
+            f"Layer {row['layer']}: gap to {CONDITIONS.get(str(row['condition']), plain(str(row['condition'])))}",
             f"{row['gap']:+.2f}",
             f"{row['low']:+.2f} to {row['high']:+.2f}",
             delta_color="off",

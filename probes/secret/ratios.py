@@ -86,7 +86,8 @@ def gaps(table: DataFrame, held: Held) -> DataFrame:
                  and key[4] == n_active}  # fmt: skip
         return [(plain[s], held[layer, condition, method, n_experts, n_active, k, steps, s]) for s in seeds]
 
-    for student, frame in table.groupby(names) if len(table) else ():
+    # in the order of the students, so that the point asked for first stays first
+    for student, frame in table.groupby(names, sort=False) if len(table) else ():
         seeds = {str(c): sorted(part["seed"]) for c, part in frame.groupby("condition")}
         for condition in seeds:
             both = [s for s in seeds[condition] if s in seeds.get("real", [])]

@@ -162,6 +162,13 @@ def test_curves_ship_with_their_page(runs_folder: Path, nothing_ships: None, mon
     test = show("secret", run="smollm2-secret-curves")
     assert not test.exception and not test.error
     assert find("secret-curves").title in words(test)
+    ratio = (
+        open_run("smollm2-secret-curves").table("secret_ratios").query("n_experts == 64 and n_active == 64 and k == 1")
+    )
+    level = ratio.set_index("condition")["ratio"]
+    assert [metric.value for metric in test.metric] == [
+        f"{level['real'] - level['gaussian']:+.2f}"
+    ]  # at the main point
     curves = open_run("smollm2-secret-curves").table("secret_curves").query("method == 'closed_form'")
     along = curves.query("axis == 'n_experts'").pivot_table(index="value", columns="condition", values="fvu")
     assert list(along.index) == [4, 16, 64, 256]

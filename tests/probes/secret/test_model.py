@@ -151,6 +151,13 @@ def test_compare_resumes_and_takes_ratios_over_the_same_documents(
         secret.compare(words_model, students=other, inputs=captured, run=run)
 
 
+def test_the_point_asked_for_first_stays_first(words_model: LanguageModel, captured: Any) -> None:
+    at = {"n_active": 8, "steps": 10, "rates": (3e-3,)}
+    asked = secret.grid([1], n_experts=8, **at) + secret.grid([1], methods=("closed_form",), n_experts=4, **at)
+    found = secret.compare(words_model, students=asked, inputs=captured)
+    assert found.secret_gaps["n_experts"].tolist() == [8, 4]
+
+
 def test_students_that_the_tables_cannot_tell_apart_are_refused(words_model: LanguageModel, captured: Any) -> None:
     asked = [secret.SecretConfig(layer=1, n_experts=8, n_active=16, rank=rank) for rank in (16, 8)]
     with pytest.raises(ValueError, match="differ in rank alone"):
